@@ -1,0 +1,67 @@
+# Everything a newcomer needs: `make up`, then `make demo`. `make help` lists the rest.
+# PYTHON chooses the interpreter; PORT and ERRANDS_HOME move the local run; ARGS reaches the program behind a target.
+
+VENV   := .venv
+PY     := $(VENV)/bin/python
+PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 python; do \
+            $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' >/dev/null 2>&1 \
+            && { echo $$p; break; }; done)
+
+# A stamp for each set of pinned requirements: a changed file installs anew, an unchanged one costs nothing.
+stamp   = $(VENV)/.installed-$(1)-$(shell cksum < requirements/$(1).txt | tr ' ' '-')
+RUN    := $(call stamp,run)
+DEV    := $(call stamp,dev)
+
+WORKERS := --worker io=emails,progress,webhooks,celery:4 --worker 'cpu=certificates,*:1'
+
+.DEFAULT_GOAL := help
+.PHONY: up demo test check bench install clean help
+
+up: $(RUN) ## start the school and all it needs, on this machine; Ctrl-C ends it
+	@exec $(PY) -m errands up --app school.app:app --web school.web:api --seed school.seed:seed $(WORKERS) $(ARGS)
+
+demo: $(RUN) ## walk the main job against the running school (ARGS=--json for machines)
+	@exec $(PY) -m school.demo $(ARGS)
+
+test: $(DEV) ## run all tests (ARGS="-k name" for some)
+	@exec $(PY) -m pytest -n auto $(ARGS)
+
+check: $(DEV) ## check style, types and layers
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports
+
+bench: $(DEV) ## measure this application beside a stock Celery of the same work
+	@exec $(PY) -m benchmarks $(ARGS)
+
+install: $(RUN) ## install what `make up` needs into .venv
+
+clean: ## remove the virtual environment and all caches; the data in .errands stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	find src apps tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# With uv where there is one, else with venv and pip. The .pth file makes src and apps importable, relative to
+# itself, so that neither a build nor a network is needed for our own code.
+$(VENV)/.installed-%:
+	@$(PY) -c '' 2>/dev/null || { rm -rf $(VENV); \
+	  test -n "$(PYTHON)" || { echo "errands: no Python 3.11 to 3.14 found; install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }; \
+	  if command -v uv >/dev/null; then uv venv --quiet --python "$$(command -v $(PYTHON))" $(VENV); \
+	  else $(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
+	    || { echo "errands: $(PYTHON) lacks the venv module; install it (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }; \
+	    $(PYTHON) -m venv $(VENV); fi; }
+	@echo "Installing into $(VENV); this happens once and takes a minute or two."
+	@requirements=requirements/$(firstword $(subst -, ,$*)).txt; \
+	if command -v uv >/dev/null; then \
+	  uv pip install --quiet --python $(PY) --compile-bytecode --require-hashes -r $$requirements; \
+	else \
+	  $(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip >/dev/null; \
+	  $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r $$requirements; \
+	fi
+	@$(PY) -c 'import os, sysconfig; site = sysconfig.get_path("purelib"); up = os.path.relpath(os.getcwd(), site); \
+	  open(site + "/errands_checkout.pth", "w").write(up + "/src\n" + up + "/apps\n")'
+	@rm -f $(VENV)/.installed-$(firstword $(subst -, ,$*))-*
+	@touch $@

@@ -1,0 +1,5 @@
+"""`python -m errands` is the `errands` command."""
+
+from errands.doors.cli import main
+
+main()

@@ -1,0 +1,52 @@
+-- Write one event, if the move it makes is legal: to the stream of events and to the live hash of the run.
+--
+-- KEYS  1 stream of events   2 hash of the run
+-- ARGV  1 event as JSON      2 its kind         3 state after it, '' for none
+--       4 states it may come from, as ",a,b,"; "none" stands for a run not known yet
+--       5 seconds to keep the hash              6 most entries in the stream
+--       7 hop of the message (how often it was sent on)
+--       8 '1' if the message was delivered before   9 most deliveries of one hop
+--       10… pairs for the hash
+-- Reply {verdict, attempt}; verdict: 'ok', 'known' (queued before), 'refused' (an illegal move), 'stale' (a
+--       message that was sent on since), 'running' (a second copy), 'poison' (it took down too many workers)
+local kind, state = ARGV[2], ARGV[3]
+local hop = tonumber(ARGV[7])
+local live = redis.call('HMGET', KEYS[2], 'state', 'hop', 'attempt', 'deliveries')
+local before, attempt = live[1], tonumber(live[3] or '0')
+local verdict = 'ok'
+
+if kind == 'queued' then
+  -- A worker may have been faster than the producer's own record: then only what is missing is filled in.
+  if before then verdict = 'known' end
+elseif kind == 'started' then
+  local last = tonumber(live[2] or '-1')
+  local deliveries = 1
+  if before and not string.find(ARGV[4], ',' .. before .. ',', 1, true) then return {'refused', attempt} end
+  if last > hop then return {'stale', attempt} end
+  if last == hop and before == 'running' then
+    if ARGV[8] ~= '1' then return {'running', attempt} end
+    deliveries = tonumber(live[4] or '0') + 1
+  end
+  attempt = attempt + 1
+  -- What the last attempt left is told by its own events; the hash is about the present one.
+  redis.call('HDEL', KEYS[2], 'eta', 'error', 'note', 'progress', 'result', 'finished_at')
+  redis.call('HSET', KEYS[2], 'attempt', attempt, 'hop', hop, 'deliveries', deliveries)
+  if deliveries > tonumber(ARGV[9]) then verdict = 'poison' end
+elseif state ~= '' then
+  if not string.find(ARGV[4], ',' .. (before or 'none') .. ',', 1, true) then return {'refused', attempt} end
+  -- What a worker says about an attempt that is no longer the newest one comes too late.
+  if hop >= 0 and tonumber(live[2] or '-1') > hop then return {'stale', attempt} end
+  if kind == 'snoozed' then redis.call('HSET', KEYS[2], 'attempt', math.max(0, attempt - 1)) end
+end
+
+redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[6], '*', 'e', ARGV[1], 'n', attempt)
+for i = 10, #ARGV, 2 do
+  if verdict == 'known' then
+    redis.call('HSETNX', KEYS[2], ARGV[i], ARGV[i + 1])
+  else
+    redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
+  end
+end
+if state ~= '' and verdict ~= 'known' then redis.call('HSET', KEYS[2], 'state', state) end
+redis.call('EXPIRE', KEYS[2], ARGV[5])
+return {verdict, attempt}

@@ -1,0 +1,140 @@
+"""What each command does. Imports are made where they are needed, so that each command starts quickly."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from errands.doors.cli.application import NO_APP, declared_queues, load_app, local_run, report_ready, upgrade_database
+from errands.doors.local.errors import LocalRunError
+
+AppOption = Annotated[
+    str, typer.Option("--app", "-A", envvar="ERRANDS_APP", help="The application, as MODULE:NAME.")
+]
+
+
+def up(
+    app: AppOption = "",
+    web: Annotated[
+        str | None, typer.Option(help="The web application (ASGI), as MODULE:NAME; default: run endpoints.")
+    ] = None,
+    seed: Annotated[
+        str | None, typer.Option(help="Called before each start, as MODULE:FUNCTION: makes first data.")
+    ] = None,
+    home: Annotated[
+        Path, typer.Option(envvar="ERRANDS_HOME", help="The folder that keeps everything.")
+    ] = Path(".errands"),
+    port: Annotated[
+        str, typer.Option(envvar="PORT", help="The web server's port on 127.0.0.1; 0: any free one.")
+    ] = "8000",
+    worker: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=queue,queue:CONCURRENCY, repeatable; the queue * is all the others."),
+    ] = None,
+) -> None:
+    """Start everything that the application needs on this machine; Ctrl-C ends it."""
+    from errands.doors.local.ports import parse_port
+    from errands.doors.local.run import Options, up
+    from errands.doors.local.workers import parse_worker
+
+    workers = [parse_worker(text) for text in worker or ()]
+    up(Options(_required(app), web, seed, home, parse_port(port), workers))
+
+
+def worker(
+    app: AppOption = "",
+    queues: Annotated[str, typer.Option("--queues", "-Q", help="Comma list; default: all.")] = "",
+    concurrency: Annotated[int, typer.Option("--concurrency", "-c", min=1, help="Tasks at a time.")] = 4,
+    name: Annotated[str, typer.Option("--name", "-n", help="Name of the worker on its host.")] = "worker",
+    log_level: Annotated[str, typer.Option("--loglevel", "-l", envvar="ERRANDS_LOG_LEVEL")] = "INFO",
+) -> None:
+    """Run a worker for some queues; a queue that no task uses is refused by name."""
+    from celery.platforms import SecurityWarning
+    from celery.signals import worker_ready
+
+    if local_run():
+        # Five lines on root's rights from each worker: of no use to somebody trying things out in a container.
+        warnings.simplefilter("ignore", SecurityWarning)
+    application = load_app(_required(app))
+    wanted = [queue for queue in queues.split(",") if queue] or declared_queues(application)
+    _check_queues(application, wanted)
+    _when(worker_ready)
+    application.start(
+        [
+            "--quiet", "worker", "--queues", ",".join(wanted), "--concurrency", str(concurrency),
+            "--hostname", f"{name}@%h", "--loglevel", log_level,
+        ]
+    )  # fmt: skip
+
+
+def beat(
+    app: AppOption = "",
+    schedule: Annotated[Path | None, typer.Option(help="The file that remembers what was sent last.")] = None,
+    log_level: Annotated[str, typer.Option("--loglevel", "-l", envvar="ERRANDS_LOG_LEVEL")] = "INFO",
+) -> None:
+    """Run the beat, which sends what is scheduled."""
+    from celery.signals import beat_init
+
+    application = load_app(_required(app))
+    _when(beat_init)
+    # It is never run twice on one folder here, and a pid file left by a crash would keep it from starting.
+    arguments = ["--quiet", "beat", "--loglevel", log_level, "--pidfile", ""]
+    if schedule is not None:
+        arguments += ["--schedule", str(schedule)]
+    application.start(arguments)
+
+
+def upgrade(app: AppOption = "") -> None:
+    """Run the migrations that are missing."""
+    if upgrade_database(load_app(_required(app))):
+        typer.echo("The database is up to date.")
+    else:
+        typer.echo("This application keeps nothing in a database.")
+
+
+def new_key(key_id: Annotated[str, typer.Option("--id", help="Short name of the key.")] = "k1") -> None:
+    """Print a new key for ERRANDS_SECRET_KEYS."""
+    from errands.core.secrets import Keyring
+
+    typer.echo(Keyring.new_key(key_id))
+
+
+def version() -> None:
+    """Print the version of Errands."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        number = installed("errands")
+    except PackageNotFoundError:
+        number = "(run from its source)"
+    typer.echo(f"errands {number}")
+
+
+def _required(app: str) -> str:
+    if not app:
+        raise LocalRunError(NO_APP)
+    return app
+
+
+def _check_queues(application: Any, wanted: list[str]) -> None:
+    """A worker on a queue that nobody sends to would wait for ever without a word."""
+    if hasattr(application, "check_queues"):
+        application.check_queues(wanted)
+        return
+    declared = declared_queues(application)
+    for queue in wanted:
+        if queue not in declared:
+            raise LocalRunError(f"No task uses the queue {queue!r}; declared are: {', '.join(declared)}.")
+
+
+def _when(signal: Any) -> None:
+    """Reports this process as ready once Celery sends `signal`."""
+
+    def ready(**_: Any) -> None:
+        report_ready()
+
+    signal.connect(ready, weak=False)

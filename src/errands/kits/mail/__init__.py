@@ -1,0 +1,41 @@
+"""Mail: by SMTP over connections that are kept, or by a Firebase function; written from templates.
+
+`app.use(mail.kit(templates="mails"))`, then `*, mailer: Mailer, templates: Templates` in a task's signature.
+"""
+
+from errands.kits.mail.errors import (
+    InvalidMessage,
+    MailError,
+    PermanentMailError,
+    TemplateError,
+    TemporaryMailError,
+    UnknownOutcomeError,
+)
+from errands.kits.mail.fake import FakeMailer
+from errands.kits.mail.firebase import FirebaseMailer
+from errands.kits.mail.kit import MailKit, kit
+from errands.kits.mail.message import Attachment, Message, stable_message_id
+from errands.kits.mail.provider import Mailer, Receipt
+from errands.kits.mail.smtp import SmtpMailer
+from errands.kits.mail.templates import Rendered, Templates
+
+__all__ = [
+    "Attachment",
+    "FakeMailer",
+    "FirebaseMailer",
+    "InvalidMessage",
+    "MailError",
+    "MailKit",
+    "Mailer",
+    "Message",
+    "PermanentMailError",
+    "Receipt",
+    "Rendered",
+    "SmtpMailer",
+    "TemplateError",
+    "Templates",
+    "TemporaryMailError",
+    "UnknownOutcomeError",
+    "kit",
+    "stable_message_id",
+]

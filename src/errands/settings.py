@@ -1,0 +1,178 @@
+"""Every setting, typed, read once from the environment.
+
+Names are `ERRANDS_*`; the names that the five systems used are accepted as well. A value that is wrong is
+refused at start, with the name of the variable. Names not listed here are not ours and are left alone.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from errands.core.errors import ConfigurationError
+from errands.core.secrets import Keyring
+
+
+def _env(*names: str) -> Any:
+    return AliasChoices(*names)
+
+
+class Settings(BaseSettings):
+    """The settings of an `Errands` app.
+
+    Give values by keyword (`Settings(database_url=…)`) or by environment; keywords win.
+
+    Raises:
+        ConfigurationError: a value is wrong; the text names the variable.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="ERRANDS_", extra="ignore", populate_by_name=True, validate_default=True
+    )
+
+    # Where things are
+    home: Path = Path(".errands")
+    public_url: str = "http://127.0.0.1:8000"
+    broker_url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        validation_alias=_env("ERRANDS_BROKER_URL", "CELERY_BROKER_URL", "REDIS_URL"),
+    )
+    # Results stay where the broker is unless told otherwise: one server to run.
+    result_url: str = Field(
+        "", validation_alias=_env("ERRANDS_RESULT_URL", "CELERY_RESULT_BACKEND", "CELERY_RESULT_URL")
+    )
+    # Events, live states and leases. Only needed where the broker is neither Valkey nor Redis.
+    valkey_url: str = ""
+    database_url: str = Field("", validation_alias=_env("ERRANDS_DATABASE_URL", "DATABASE_URL"))
+    storage_path: Path = Path()  # by default a folder in `home`
+    key_prefix: str = "errands:"
+
+    # Safety
+    secret_keys: SecretStr = SecretStr("")
+    # An argument belongs into a table or a file, not into every process and log between here and the worker.
+    payload_max: int = Field(64 * 1024, gt=0, description="bytes of JSON in one message")
+    result_max: int = Field(64 * 1024, gt=0, description="bytes of a result that the record keeps")
+    inline: bool = Field(False, validation_alias=_env("ERRANDS_INLINE", "TASKS_FORCE_INLINE"))
+
+    # Limits: a task that never ends would hold its worker for ever.
+    soft_time_limit: float = Field(25 * 60, gt=0, description="seconds")
+    time_limit: float = Field(30 * 60, gt=0, description="seconds")
+    prefetch: int = Field(4, ge=1)
+    # A child is replaced before a slow leak becomes an outage.
+    max_tasks_per_child: int = Field(1000, ge=1)
+    max_memory_per_child: int = Field(400_000, ge=1, description="KiB")
+    max_deliveries: int = Field(3, ge=1, description="workers that a run may take down before it is given up")
+    shutdown_timeout: float = Field(3.0, ge=0, description="seconds that a stopping worker lets runs end in")
+
+    # How long things are kept
+    result_expires: int = Field(24 * 3600, gt=0, description="seconds")
+    retention_days: int = Field(30, ge=1)
+    dead_letter_days: int = Field(90, ge=1)
+    outbox_after: float = Field(5.0, ge=0, description="seconds before the relay takes an unsent run")
+    events_max: int = Field(1_000_000, ge=1000, description="entries the event stream may hold at most")
+    progress_interval: float = Field(0.25, ge=0, description="seconds between two progress events of a run")
+
+    # Mail
+    smtp_host: str = Field("127.0.0.1", validation_alias=_env("ERRANDS_SMTP_HOST", "SMTP_HOST", "EMAIL_HOST"))
+    smtp_port: int = Field(
+        587, gt=0, lt=65536, validation_alias=_env("ERRANDS_SMTP_PORT", "SMTP_PORT", "EMAIL_PORT")
+    )
+    smtp_username: str | None = Field(
+        None, validation_alias=_env("ERRANDS_SMTP_USERNAME", "SMTP_USERNAME", "EMAIL_HOST_USER")
+    )
+    smtp_password: SecretStr | None = Field(
+        None, validation_alias=_env("ERRANDS_SMTP_PASSWORD", "SMTP_PASSWORD", "EMAIL_HOST_PASSWORD")
+    )
+    smtp_use_tls: bool = Field(
+        True, validation_alias=_env("ERRANDS_SMTP_USE_TLS", "SMTP_USE_TLS", "EMAIL_USE_TLS")
+    )
+    smtp_use_ssl: bool = Field(
+        False, validation_alias=_env("ERRANDS_SMTP_USE_SSL", "SMTP_USE_SSL", "EMAIL_USE_SSL")
+    )
+    mail_from: str = Field(
+        "Errands <no-reply@localhost>",
+        validation_alias=_env("ERRANDS_MAIL_FROM", "MAIL_FROM", "DEFAULT_FROM_EMAIL"),
+    )
+    firebase_enabled: bool = Field(
+        False, validation_alias=_env("ERRANDS_FIREBASE_ENABLED", "FIREBASE_ENABLED")
+    )
+    firebase_functions_url: str | None = Field(
+        None, validation_alias=_env("ERRANDS_FIREBASE_FUNCTIONS_URL", "FIREBASE_FUNCTIONS_URL")
+    )
+
+    # Webhooks
+    webhook_url: str | None = Field(None, validation_alias=_env("ERRANDS_WEBHOOK_URL", "WEBHOOK_URL"))
+    webhook_secret: SecretStr | None = Field(
+        None, validation_alias=_env("ERRANDS_WEBHOOK_SECRET", "WEBHOOK_SECRET")
+    )
+    # host:port, with commas: addresses that the guard lets through though they are not public.
+    webhook_allow: str = ""
+
+    # Watching
+    log_level: str = Field("INFO", validation_alias=_env("ERRANDS_LOG_LEVEL", "LOG_LEVEL"))
+    log_json: bool = False
+    sentry_dsn: SecretStr | None = Field(None, validation_alias=_env("ERRANDS_SENTRY_DSN", "SENTRY_DSN"))
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as exc:
+            raise ConfigurationError("; ".join(_explain(error) for error in exc.errors())) from None
+
+    @field_validator("secret_keys")
+    @classmethod
+    def _keys_are_readable(cls, value: SecretStr) -> SecretStr:
+        try:
+            Keyring.parse(value.get_secret_value())
+        except ConfigurationError as exc:
+            raise ValueError(str(exc)) from exc
+        return value
+
+    @field_validator("log_level")
+    @classmethod
+    def _level_is_known(cls, value: str) -> str:
+        if value.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
+            raise ValueError("use DEBUG, INFO, WARNING, ERROR or CRITICAL")
+        return value.upper()
+
+    @model_validator(mode="after")
+    def _fill_in(self) -> Settings:
+        if self.soft_time_limit > self.time_limit:
+            raise ValueError("ERRANDS_SOFT_TIME_LIMIT must not be longer than ERRANDS_TIME_LIMIT")
+        if self.firebase_enabled and not self.firebase_functions_url:
+            raise ValueError("FIREBASE_ENABLED needs FIREBASE_FUNCTIONS_URL")
+        self.home = self.home.absolute()
+        given = "storage_path" in self.model_fields_set
+        self.storage_path = (self.storage_path if given else self.home / "files").absolute()
+        self.database_url = self.database_url or f"sqlite:///{self.home / 'errands.db'}"
+        speaks_redis = self.broker_url.startswith(("redis://", "rediss://", "unix://", "redis+socket://"))
+        self.valkey_url = self.valkey_url or (self.broker_url if speaks_redis else "redis://127.0.0.1:6379/0")
+        self.result_url = self.result_url or self.valkey_url
+        return self
+
+    def keyring(self) -> Keyring:
+        """The keys that seal secret arguments."""
+        return Keyring.parse(self.secret_keys.get_secret_value())
+
+    def link_key(self) -> bytes:
+        """The key that signs download links: 32 bytes, derived from the first secret key."""
+        return self.keyring().derive("links")
+
+
+def _explain(error: Any) -> str:
+    """One wrong value as one sentence that begins with the variable's name."""
+    name = str(error["loc"][0]) if error["loc"] else ""
+    field = Settings.model_fields.get(name)
+    if field is not None:
+        name = f"ERRANDS_{name.upper()}"
+    for candidate, info in Settings.model_fields.items():
+        alias = info.validation_alias
+        choices = [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else []
+        if candidate == error["loc"][:1] or name in choices:
+            name = next((choice for choice in choices if choice in os.environ), name)
+    text = error["msg"].removeprefix("Value error, ")
+    return f"{name}: {text}" if name else text

@@ -1,0 +1,94 @@
+"""Runs that wait for their transaction: written with the application's own rows, sent after the commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy import delete, event, select
+from sqlalchemy.orm import Session, registry
+
+from errands.core import clock
+from errands.store import tables
+from errands.store.engine import Database
+
+_KEY = "errands_outbox"
+
+Publish = Callable[[Sequence[str]], None]
+
+
+class OutboxEntry:
+    """A row of the outbox, as an object that a session can hold until it flushes."""
+
+    def __init__(self, **values: Any) -> None:
+        for name, value in values.items():
+            setattr(self, name, value)
+
+
+registry(metadata=tables.metadata).map_imperatively(OutboxEntry, tables.outbox)
+
+
+def add(
+    session: Any, publish: Publish, *, run_id: str, task: str, args: list[Any], kwargs: dict[str, Any],
+    options: dict[str, Any], owner: str | None,
+) -> None:  # fmt: skip
+    """Let `session` write the run with its transaction, and call `publish` with its id after the commit.
+
+    Args:
+        session: a `Session` or an `AsyncSession`.
+    """
+    synchronous: Session = getattr(session, "sync_session", session)
+    synchronous.add(
+        OutboxEntry(
+            id=run_id,
+            task=task,
+            args=args,
+            kwargs=kwargs,
+            options=options,
+            owner=owner,
+            created_at=clock.now(),
+            tries=0,
+        )
+    )
+    waiting = synchronous.info.get(_KEY)
+    if waiting is None:
+        synchronous.info[_KEY] = waiting = []
+        event.listen(synchronous, "after_commit", lambda sent: _after_commit(sent, publish))
+    waiting.append(run_id)
+
+
+def rows(database: Database, run_ids: Sequence[str]) -> list[Any]:
+    """The outbox rows of `run_ids` that were committed, oldest first."""
+    query = select(tables.outbox).where(tables.outbox.c.id.in_(run_ids)).order_by(tables.outbox.c.created_at)
+    with database.reading() as connection:
+        return list(connection.execute(query).all())
+
+
+def remove(database: Database, run_ids: Sequence[str]) -> None:
+    """Take rows that were sent out of the outbox."""
+    with database.engine.begin() as connection:
+        connection.execute(delete(tables.outbox).where(tables.outbox.c.id.in_(run_ids)))
+
+
+def _after_commit(session: Session, publish: Publish) -> None:
+    if session.in_nested_transaction():  # a savepoint: the transaction itself is still open
+        return
+    waiting: list[str] = session.info.get(_KEY, [])
+    # Rows of a savepoint that was rolled back are not in the table any more, and are not sent.
+    run_ids, waiting[:] = list(waiting), []
+    if run_ids:
+        _off_the_loop(publish, run_ids)
+
+
+def _off_the_loop(publish: Publish, run_ids: list[str]) -> None:
+    """Publish in a thread when an event loop waits for this commit, so that the loop is not held up."""
+    import asyncio
+
+    from sqlalchemy.util import await_only
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        publish(run_ids)
+    else:
+        await_only(asyncio.to_thread(publish, run_ids))

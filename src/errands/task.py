@@ -1,0 +1,189 @@
+"""The task class: Celery's, with arguments that are checked where the call is made."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+
+import celery
+from celery.result import AsyncResult
+
+from errands.core.arguments import Arguments
+from errands.core.errors import InvalidArguments
+from errands.core.secrets import mask
+from errands.core.task import Rules
+from errands.worker import execution
+from errands.worker.celery_stacks import share_stack
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.orm import Session
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Task(celery.Task, Generic[P, R]):
+    """What `@app.task` makes of a function.
+
+    Everything that Celery's task can do, it can do: `delay`, `apply_async`, `s`, `si`, `retry`, `apply`.
+    Called like a function, it *is* the function: resources are passed by the caller, nothing is sent, and an
+    `async def` returns its coroutine.
+    """
+
+    abstract = True
+    rules = Rules()
+    function: Any = None  # None: a task of Celery itself
+    is_async = False
+    takes_itself = False
+
+    if TYPE_CHECKING:
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    @classmethod
+    def on_bound(cls, app: Any) -> None:
+        """Celery calls this when the task joins an app, however it was declared: put our steps around it."""
+        share_stack(cls.request_stack)
+        run = cls.__dict__.get("run")
+        if run is None or "function" in cls.__dict__ or cls.name.startswith("celery."):
+            return
+        cls.takes_itself = not isinstance(run, staticmethod)
+        function = run.__func__ if isinstance(run, staticmethod) else run
+        cls.function = staticmethod(function)
+        cls.is_async = inspect.iscoroutinefunction(function)
+        cls.typing = False  # the check against the type hints says more, and knows of resources
+        cls.run = _bridge(function, takes_itself=cls.takes_itself)
+
+    @cached_property
+    def arguments(self) -> Arguments:
+        """What may be sent to this task."""
+        return Arguments(
+            self.name, self.function, is_resource=self.app.resources.has, skip_first=self.takes_itself,
+            aliases=self.rules.aliases,
+        )  # fmt: skip
+
+    def apply_async(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        task_id: str | None = None,
+        *,
+        owner: str | None = None,
+        **options: Any,
+    ) -> AsyncResult:
+        """Send a run, as Celery's `apply_async` does, with its arguments checked here and now.
+
+        Args:
+            args, kwargs: the task's arguments, without its resources.
+            task_id: the run's id; a new UUIDv7 by default. A run with a known id is not sent twice.
+            owner: whose run it is; by default the person that `app.acting_as` names, or, within a task, the
+                owner of the run that sends it.
+            options: Celery's own (`countdown`, `eta`, `expires`, `queue`, `priority`, `link`, …).
+
+        Raises:
+            InvalidArguments: the arguments do not fit the type hints.
+            PayloadTooLarge: they weigh more than `Settings.payload_max`.
+            BrokerUnavailable: the broker did not take the message; nothing was accepted.
+        """
+        if self.function is None:
+            return super().apply_async(args, kwargs, task_id=task_id, **options)
+        parent = self.app.current_worker_task
+        if parent is not None and options.get("parent_id"):
+            # A chain goes on, inside the tracer of the run before: its result was not known when the call was
+            # written. A misfit must fail the run it belongs to, so the worker finds it there.
+            try:
+                args, kwargs = self.app.prepare(self, args or (), kwargs or {})
+            except InvalidArguments:
+                args, kwargs = args or (), kwargs or {}
+        else:
+            args, kwargs = self.app.prepare(self, args or (), kwargs or {})
+        if self.arguments.secrets:
+            options.setdefault("argsrepr", repr(mask(args)))
+            options.setdefault("kwargsrepr", repr(mask(kwargs)))
+        options["headers"] = self.app.envelope(options.get("headers"), task_id, owner)
+        if self.app.settings.inline or self.app.is_capturing:
+            return self.app.send_task(self.name, args, kwargs, task_id=task_id, task_type=self, **options)
+        return super().apply_async(args, kwargs, task_id=task_id or self.app.new_id(), **options)
+
+    def delay_on_commit(self, session: Session | AsyncSession, /, *args: Any, **kwargs: Any) -> str:
+        """Send a run when `session` commits; if it rolls back, nothing is sent.
+
+        The run is a row in the same transaction, so a crash after the commit cannot lose it.
+
+        Returns:
+            The run's id, known at once.
+        """
+        return self.apply_on_commit(session, args, kwargs)
+
+    def apply_on_commit(
+        self,
+        session: Session | AsyncSession,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        task_id: str | None = None,
+        owner: str | None = None,
+        **options: Any,
+    ) -> str:
+        """`delay_on_commit` with options: those of `apply_async` that are JSON (`countdown`, `queue`, …)."""
+        ready = self.app.prepare(self, args, kwargs or {})
+        eta = options.get("eta")
+        if isinstance(eta, datetime):
+            options["eta"] = eta.astimezone(UTC).isoformat()
+        return str(
+            self.app.send_on_commit(session, self.name, *ready, task_id=task_id, owner=owner, **options)
+        )
+
+    async def adelay(self, *args: Any, **kwargs: Any) -> AsyncResult:
+        """`delay` for asyncio code: the loop is not blocked while the broker answers."""
+        return await asyncio.to_thread(self.delay, *args, **kwargs)
+
+    async def aapply_async(self, *args: Any, **options: Any) -> AsyncResult:
+        """`apply_async` for asyncio code."""
+        return await asyncio.to_thread(functools.partial(self.apply_async, *args, **options))
+
+    def signature(self, args: Any = None, kwargs: Any = None, *starargs: Any, **starkwargs: Any) -> Any:
+        """A signature; secret arguments are sealed in it, since a chain carries it in other runs' messages.
+
+        Raises:
+            InvalidArguments: a secret is given by position, where nobody can tell yet which it will be.
+        """
+        if self.function is not None and self.arguments.secrets:
+            args, kwargs = args or (), kwargs or {}
+            by_position = self.arguments.secrets_by_position(args, kwargs)
+            if by_position:
+                names = ", ".join(sorted(by_position))
+                raise InvalidArguments(self.name, [f"{names}: give a secret by keyword in a signature"])
+            kwargs = self.app.seal(self, kwargs)
+        return super().signature(args, kwargs, *starargs, **starkwargs)
+
+    subtask = signature
+
+    def on_retry(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Celery calls this when another attempt was sent. Overriding it, call it as well."""
+        reason = einfo.exception
+        execution.settle(self, "RETRY", getattr(reason, "exc", reason), task_id)
+
+    def after_return(
+        self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any
+    ) -> None:
+        """Celery calls this when an attempt's result is stored. Overriding it, call it as well."""
+        execution.settle(self, status, retval, task_id)
+
+
+def _bridge(function: Callable[..., Any], *, takes_itself: bool) -> Callable[..., Any]:
+    """What Celery runs in place of `function`: the steps of an attempt, or, called directly, the function."""
+
+    @functools.wraps(function)
+    def run(self: Task[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self.request.called_directly:
+            return function(self, *args, **kwargs) if takes_itself else function(*args, **kwargs)
+        return execution.attempt(self, args, kwargs)
+
+    return run

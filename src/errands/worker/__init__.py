@@ -1,0 +1,1 @@
+"""Running one run: what happens between a message and its acknowledgement."""

@@ -1,0 +1,302 @@
+"""The life of one attempt, step by step: admitted → arguments → resources → call → outcome → told.
+
+The steps are functions of this module, in this order. Celery's tracer stands around them: it calls `attempt`
+where it would call the task's function, stores the result, sends callbacks, and calls `settle` when all of
+that is done. Only then does a run count as ended, so that a crash in between repeats it instead of losing
+its follow-ups.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+from celery.exceptions import Ignore, Reject, TimeLimitExceeded
+from celery.exceptions import Retry as CeleryRetry
+
+from errands.broker.runs import Verdict
+from errands.core import clock
+from errands.core.errors import ErrandsError, InvalidArguments, SecretError, Snooze
+from errands.core.events import Event, Kind
+from errands.core.outcome import Again, Done, Outcome, Over, decide
+from errands.core.secrets import scrub
+from errands.worker.host import Host
+from errands.worker.loop import process_loop
+from errands.worker.run import Run
+
+logger = logging.getLogger("errands.run")
+
+_TEXT_MAX = 2_000
+_TRACEBACK_MAX = 20_000
+_INLINE_SNOOZES = 100
+_NOT_STARTED = {
+    Verdict.REFUSED: "it has ended or was revoked",
+    Verdict.STALE: "it was sent on since",
+    Verdict.RUNNING: "another worker is at it",
+}
+
+
+class WorkerDied(ErrandsError):
+    """A run was given up, because each worker that took it died."""
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What is known while one attempt lasts. Kept on Celery's request, which lives exactly as long."""
+
+    run: Run
+    started: float
+    outcome: Outcome | None = None
+    settled: bool = False
+
+
+# Over for a reason that lies in the message itself or in what it does to workers: people should see it.
+_DEAD_LETTERS = (InvalidArguments, SecretError, WorkerDied)
+
+
+def attempt(task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Make one attempt at the run that `task.request` names; in inline mode, all of them.
+
+    Returns what the task returned.
+
+    Raises:
+        Ignore: the run must not start (it was revoked, has ended, or is running elsewhere).
+        celery.exceptions.Retry: another attempt was sent.
+        Exception: the run is over; this is its error.
+    """
+    request = task.request
+    snoozes = 0
+    while True:
+        present = request.errands = _Attempt(admit(task), clock.timestamp())
+        present.outcome = outcome = try_once(task, present.run, args, kwargs)
+        match outcome:
+            case Done(value):
+                return value
+            case Over(error):
+                # Told at once, since a caller who wants errors raised leaves Celery's tracer before its end.
+                if request.is_eager and not getattr(task, "autoretry_for", None):
+                    settle(task)
+                raise error
+            case Again(error, wait, counted) if request.is_eager:
+                settle(task)
+                snoozes += not counted
+                if snoozes > _INLINE_SNOOZES:
+                    raise RuntimeError(
+                        f"{task.name} was snoozed {_INLINE_SNOOZES} times in inline mode, where nothing else "
+                        "can happen meanwhile that it may wait for"
+                    ) from error
+                request.retries += counted
+                clock.pass_time(wait)
+            case Again(error, wait, counted):
+                raise send_again(task, error, wait, counted=counted)
+
+
+def admit(task: Any) -> Run:
+    """Say that the run starts; learn whether it may, and which attempt it is."""
+    host: Host = task.app
+    request = task.request
+    envelope = envelope_of(request)
+    hop = int(envelope.get("hop", 0))
+    delivery = request.delivery_info or {}
+    policy = task.rules.policy
+    event = Event(
+        kind=Kind.STARTED,
+        run_id=request.id,
+        at=clock.timestamp(),
+        task=task.name,
+        queue=delivery.get("routing_key") or getattr(task, "queue", None),
+        owner=envelope.get("owner"),
+        # Celery calls a run that retries itself its own parent.
+        parent_id=request.parent_id if request.parent_id != request.id else None,
+        root_id=request.root_id,
+        args=list(request.args or ()),
+        kwargs=dict(request.kwargs or {}),
+        worker=request.hostname,
+        max_attempts=policy.times + 1,
+    )
+    redelivered = bool(delivery.get("redelivered"))
+    verdict, number = host.live.record(event, hop=hop, redelivered=redelivered)
+    if verdict in _NOT_STARTED:
+        logger.info("%s[%s] is not started: %s", task.name, request.id, _NOT_STARTED[verdict])
+        raise Ignore(_NOT_STARTED[verdict])
+    run = Run(
+        request.id, task.name, attempt=number, owner=envelope.get("owner"), hop=hop, log=host.live,
+        interval=host.settings.progress_interval,
+    )  # fmt: skip
+    if verdict is Verdict.POISON:
+        request.errands = _Attempt(run, clock.timestamp())
+        error = WorkerDied(
+            f"{host.settings.max_deliveries} workers died while they were at this run; it is not tried again"
+        )
+        request.errands.outcome = Over(error, discarded=False)
+        raise error
+    return run
+
+
+def try_once(task: Any, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
+    """Call the task's function with its arguments and resources; say what came of it."""
+    host: Host = task.app
+    secrets: list[str] = []
+    try:
+        args, kwargs = task.arguments.restore(args, kwargs, host.keyring)
+        secrets = task.arguments.opened(args, kwargs)
+        with run.current():
+            return Done(_call(task, run, args, kwargs))
+    except (Ignore, Reject, CeleryRetry):  # Celery's own ways to end an attempt
+        raise
+    except Exception as error:  # noqa: BLE001 — what it means is decided in one place
+        _scrub(error, secrets)
+        return decide(error, task.rules.policy, task.request.retries + 1)
+
+
+def _call(task: Any, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    host: Host = task.app
+    wanted = task.arguments.resources
+    bound = (task,) if task.takes_itself else ()
+    if task.is_async:
+
+        async def call() -> Any:
+            async with host.resources.given_async(wanted, run) as given:
+                full, named = task.arguments.merge(args, kwargs, given)
+                return await task.function(*bound, *full, **named)
+
+        return process_loop().run(call())
+    with host.resources.given(wanted, run) as given:
+        full, named = task.arguments.merge(args, kwargs, given)
+        return task.function(*bound, *full, **named)
+
+
+def send_again(task: Any, error: BaseException, wait: float, *, counted: bool) -> CeleryRetry:
+    """Send the run's next attempt; the returned exception tells Celery's tracer so."""
+    request = task.request
+    signature = task.signature_from_request(request, countdown=wait, retries=request.retries + counted)
+    try:
+        signature.apply_async()
+    except Exception as exc:  # noqa: BLE001 — whatever it was, the next attempt is not on its way
+        # The message at hand is still ours: let the broker give it out again.
+        raise Reject(exc, requeue=True) from error
+    return CeleryRetry(exc=error, when=wait, sig=signature)
+
+
+def settle(task: Any, status: str = "", value: Any = None, run_id: str = "") -> None:
+    """Tell what came of the attempt, after Celery has stored it. Called once by `Task.after_return`.
+
+    In the worker's main process, which knows of an attempt only that its time was up, `value` is the
+    TimeLimitExceeded.
+    """
+    host: Host = task.app
+    present: _Attempt | None = getattr(task.request, "errands", None)
+    if present is None:
+        if isinstance(value, TimeLimitExceeded):
+            tell_lost(host, task.name, run_id, value)
+        return
+    if present.settled:
+        return
+    present.settled = True
+    event = _ending(task, present, status, value)
+    try:
+        host.live.record(event, hop=present.run.hop)
+        if isinstance(present.outcome, Over) and isinstance(present.outcome.error, _DEAD_LETTERS):
+            host.live.record(_dead_letter(task, event))
+    except Exception:
+        # The result is stored and the message will be acknowledged: failing now would do the work twice.
+        logger.exception("%s[%s]: its end could not be recorded", task.name, event.run_id)
+
+
+def tell_lost(host: Host, task: str, run_id: str, error: BaseException) -> None:
+    """Record the end of an attempt whose process is gone."""
+    facts = {"type": type(error).__name__, "message": str(error)[:_TEXT_MAX]}
+    event = Event(kind=Kind.FAILED, run_id=run_id, at=clock.timestamp(), task=task, error=facts)
+    host.live.record(event)
+
+
+def envelope_of(request: Any) -> dict[str, Any]:
+    """What we wrote into the message's headers; empty for a plain Celery producer."""
+    envelope = (request.headers or {}).get("errands")
+    return envelope if isinstance(envelope, dict) else {}
+
+
+def _ending(task: Any, present: _Attempt, status: str, value: Any) -> Event:
+    run = present.run
+    now = clock.timestamp()
+    facts: dict[str, Any] = {
+        "run_id": run.id, "at": now, "task": task.name, "attempt": run.attempt,
+        "duration": now - present.started, "progress": run.last_progress, "worker": task.request.hostname,
+    }  # fmt: skip
+    match present.outcome:
+        case Done(result) if status != "FAILURE":
+            kept = None if task.request.ignore_result else bounded(result, task.app.settings.result_max)
+            return Event(kind=Kind.SUCCEEDED, result=kept, **facts)
+        case Done():  # the result could not be stored
+            return Event(kind=Kind.FAILED, error=_describe(value), **facts)
+        case Again(error, wait, counted):
+            kind = Kind.RETRYING if counted else Kind.SNOOZED
+            if isinstance(error, Snooze):
+                return Event(kind=kind, eta=now + wait, note=str(error), **facts)
+            return Event(kind=kind, eta=now + wait, error=_describe(error), **facts)
+        case Over() if status == "RETRY":  # Celery's own `autoretry_for` thinks otherwise
+            return _retried(value, now, facts)
+        case Over(error, discarded):
+            return Event(
+                kind=Kind.DISCARDED if discarded else Kind.FAILED,
+                error=_describe(error),
+                args=list(task.request.args or ()),
+                kwargs=dict(task.request.kwargs or {}),
+                **facts,
+            )
+        case None:  # ended by Celery's own means, such as self.retry()
+            if isinstance(value, CeleryRetry):
+                return _retried(value, now, facts)
+            return Event(kind=Kind.FAILED, error=_describe(value), **facts)
+
+
+def _retried(value: Any, now: float, facts: dict[str, Any]) -> Event:
+    """A retry that Celery decided on."""
+    when = getattr(value, "when", None)
+    eta = now + when if isinstance(when, int | float) else None
+    return Event(kind=Kind.RETRYING, eta=eta, error=_describe(getattr(value, "exc", None) or value), **facts)
+
+
+def _dead_letter(task: Any, ending: Event) -> Event:
+    request = task.request
+    message = {"task": task.name, "args": list(request.args or ()), "kwargs": dict(request.kwargs or {})}
+    note = (ending.error or {}).get("message", "")
+    queue = (request.delivery_info or {}).get("routing_key")
+    return Event(
+        kind=Kind.DEAD_LETTER, run_id=ending.run_id, at=ending.at, task=task.name, queue=queue, note=note,
+        message=message,
+    )  # fmt: skip
+
+
+def bounded(value: Any, limit: int) -> Any:
+    """`value` as the record keeps it: JSON of at most `limit` bytes, else a note of its size."""
+    try:
+        text = json.dumps(value)
+    except (TypeError, ValueError):
+        text = json.dumps(str(value))
+    return json.loads(text) if len(text) <= limit else {"truncated": True, "bytes": len(text)}
+
+
+def _describe(error: Any) -> dict[str, str]:
+    if not isinstance(error, BaseException):
+        return {"type": "Error", "message": str(error)[:_TEXT_MAX]}
+    trace = "".join(traceback.format_exception(error))
+    return {
+        "type": type(error).__name__,
+        "message": str(error)[:_TEXT_MAX],
+        "traceback": trace[-_TRACEBACK_MAX:],
+    }
+
+
+def _scrub(error: BaseException | None, secrets: list[str]) -> None:
+    """Take the texts of secrets out of an error and of what caused it, before anybody writes it down."""
+    seen: set[int] = set()
+    while secrets and error is not None and id(error) not in seen:
+        seen.add(id(error))
+        error.args = tuple(scrub(item, secrets) if isinstance(item, str) else item for item in error.args)
+        for note_index, note in enumerate(getattr(error, "__notes__", [])):
+            error.__notes__[note_index] = scrub(note, secrets)
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,88 @@
+"""A worker tells that it is alive, what it serves and how it fares, every few seconds."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from typing import Any
+
+import psutil
+from celery import bootsteps
+from celery.worker import state as worker_state
+
+from errands.broker import workers
+from errands.core import clock
+
+logger = logging.getLogger("errands.heartbeat")
+
+INTERVAL = 5.0
+
+
+class Heartbeat(bootsteps.StartStopStep):
+    """A step of the worker's start: from then on a thread reports; at the end it signs off."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        super().__init__(parent, **options)
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, parent: Any) -> None:
+        """Report once now, then from a thread, which goes on while the main loop is busy."""
+        self._started_at = clock.timestamp()
+        self._thread = threading.Thread(
+            target=self._beat, args=(parent,), name="errands-heartbeat", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self, parent: Any) -> None:
+        """Sign off, so that the worker is not taken for one that died."""
+        self._stop.set()
+        app = parent.app
+        try:
+            workers.forget(app.valkey, app.keys, parent.hostname)
+        except Exception:  # the server may be gone first; the lease runs out by itself
+            logger.warning("could not sign off %s", parent.hostname, exc_info=True)
+
+    terminate = stop
+
+    def _beat(self, worker: Any) -> None:
+        app, failing = worker.app, False
+        process = psutil.Process()
+        while not self._stop.is_set():
+            try:
+                workers.report(app.valkey, app.keys, worker.hostname, self._facts(worker, process))
+                if failing:
+                    logger.info("heartbeats are heard again")
+                failing = False
+            except Exception as exc:  # noqa: BLE001 — a heart goes on
+                if not failing:  # once, not every five seconds
+                    logger.warning("heartbeat failed, going on: %s", exc)
+                failing = True
+            self._stop.wait(INTERVAL)
+
+    def _facts(self, worker: Any, process: psutil.Process) -> dict[str, Any]:
+        family = [process, *process.children(recursive=True)]
+        memory, cpu = 0, 0.0
+        for member in family:
+            try:
+                memory += member.memory_info().rss
+                times = member.cpu_times()
+                cpu += times.user + times.system
+            except psutil.NoSuchProcess:
+                continue
+        return {
+            "name": worker.hostname,
+            "pid": os.getpid(),
+            "queues": sorted(worker.app.amqp.queues.consume_from),
+            "concurrency": worker.concurrency,
+            "pool": getattr(worker.pool_cls, "__module__", str(worker.pool_cls)).rpartition(".")[2],
+            "active": len(worker_state.active_requests),
+            "done": sum(worker_state.total_count.values()),
+            "rss": memory,
+            "cpu_seconds": round(cpu, 2),
+            "started_at": self._started_at,
+            "at": clock.timestamp(),
+        }

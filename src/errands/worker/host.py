@@ -1,0 +1,37 @@
+"""What a worker needs of the app, and nothing more."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from errands.broker.runs import LiveRun, Verdict
+from errands.core.events import Event
+from errands.core.secrets import Keyring
+from errands.settings import Settings
+from errands.worker.resources import Resources
+
+
+class RunLog(Protocol):
+    """Where events go and live states come from: Valkey, or the memory of this process in inline mode."""
+
+    def record(self, event: Event, *, hop: int = -1, redelivered: bool = False) -> tuple[Verdict, int]: ...
+
+    def get(self, run_id: str) -> LiveRun | None: ...
+
+    def get_many(self, run_ids: list[str]) -> dict[str, LiveRun]: ...
+
+    def known(self, run_id: str) -> bool: ...
+
+
+class Host(Protocol):
+    """The app, as seen from the worker."""
+
+    settings: Settings
+    keyring: Keyring
+    resources: Resources
+
+    @property
+    def live(self) -> RunLog: ...
+
+    @property
+    def tasks(self) -> Any: ...

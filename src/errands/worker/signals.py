@@ -1,0 +1,44 @@
+"""What Celery tells by signals only: runs that ended without their process having a say."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from billiard.exceptions import WorkerLostError
+from celery import signals
+
+from errands.core import clock
+from errands.core.events import Event, Kind
+from errands.worker.execution import tell_lost
+from errands.worker.loop import process_loop
+
+logger = logging.getLogger("errands.worker")
+
+
+def connect(host: Any) -> None:
+    """Listen for the app `host`. Signals are global: those of other apps in the process are passed over."""
+
+    def belongs(task: Any) -> bool:
+        return getattr(task, "app", None) is host
+
+    def on_failure(sender: Any, task_id: str = "", exception: Any = None, **_: Any) -> None:
+        if belongs(sender) and isinstance(exception, WorkerLostError):
+            tell_lost(host, sender.name, task_id, exception)
+
+    def on_revoked(sender: Any, request: Any, expired: bool = False, **_: Any) -> None:
+        if not belongs(sender):
+            return
+        kind = Kind.EXPIRED if expired else Kind.REVOKED
+        host.live.record(Event(kind=kind, run_id=request.id, at=clock.timestamp(), task=sender.name))
+
+    def on_process_shutdown(**_: Any) -> None:
+        try:
+            process_loop().run(asyncio.wait_for(host.resources.aclose(), timeout=2))
+        except Exception:
+            logger.warning("a resource could not be closed in order", exc_info=True)
+
+    signals.task_failure.connect(on_failure, weak=False)
+    signals.task_revoked.connect(on_revoked, weak=False)
+    signals.worker_process_shutdown.connect(on_process_shutdown, weak=False)

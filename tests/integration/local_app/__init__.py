@@ -1,0 +1,1 @@
+"""The smallest application that a local run can serve."""

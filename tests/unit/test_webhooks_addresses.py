@@ -1,0 +1,153 @@
+"""Which addresses may be called."""
+
+import socket
+
+import pytest
+
+from errands.core.errors import Discard
+from errands.kits.webhooks.addresses import Guard
+from errands.kits.webhooks.errors import AddressRefused, WebhookFailed
+
+HOSTILE = [
+    # loopback, this host
+    "https://127.0.0.1/", "https://127.8.9.10/", "https://0.0.0.0/", "https://[::1]/", "https://[::]/",
+    # private, carrier-grade NAT, link-local, the clouds' metadata services
+    "https://10.0.0.1/", "https://172.16.0.1/", "https://172.31.255.255/", "https://192.168.1.1/",
+    "https://100.64.0.1/", "https://100.100.100.200/", "https://169.254.169.254/latest/meta-data/",
+    "https://[fe80::1]/", "https://[fc00::1]/", "https://[fd00:ec2::254]/", "https://[fec0::1]/",
+    # assigned for other uses, documentation, benchmarking, multicast, reserved, broadcast
+    "https://192.0.0.8/", "https://192.0.2.1/", "https://198.51.100.1/", "https://203.0.113.1/",
+    "https://198.18.0.1/", "https://224.0.0.1/", "https://239.255.255.250/", "https://240.0.0.1/",
+    "https://255.255.255.255/", "https://[ff02::1]/", "https://[2001:db8::1]/", "https://[3fff::1]/",
+    "https://[100::1]/", "https://[5f00::1]/",
+    # an IPv4 address inside an IPv6 one: mapped, compatible, 6to4, Teredo, NAT64, translated
+    "https://[::ffff:127.0.0.1]/", "https://[::ffff:7f00:1]/", "https://[::ffff:8.8.8.8]/",
+    "https://[::127.0.0.1]/", "https://[2002:7f00:1::]/", "https://[2001:0:4136:e378:8000:63bf:3fff:fdd2]/",
+    "https://[64:ff9b::7f00:1]/", "https://[64:ff9b:1::a00:1]/", "https://[::ffff:0:127.0.0.1]/",
+    "https://192.88.99.1/",
+    # the same, written otherwise
+    "https://2130706433/", "https://0x7f000001/", "https://0x7f.1/", "https://0177.0.0.1/", "https://127.1/",
+    "https://127.0.1/", "https://017700000001/", "https://0x7f.0x0.0x0.0x1/", "https://127.0.0.1./",
+    "https://127。0。0。1/", "https://１２７.0.0.1/", "https://①②⑦.0.0.1/", "https://%31%32%37.0.0.1/",
+    "https://0300.0250.1.1/", "https://1.2.3/", "https://8.8.8.8.8/",
+    # zone ids
+    "https://[fe80::1%25eth0]/", "https://[2606:4700::1%25lo]/", "https://[::1%25lo]/",
+    # what parsers read differently
+    "https://example.com@127.0.0.1/", "https://127.0.0.1\\@example.com/", "https://user:pw@example.com/",
+    "https://example.com:80@127.0.0.1/", "https://example.com\t.evil.example/", "https://example.com\n/",
+    "https://exa mple.com/", "https://example.com /", "https://example.com\x00/", "https://\u202eexample.com/",
+    "https://ex%61mple.com/", "https://example..com/", "https://-example.com/", "https://example.com:0/",
+    "https://example.com:99999/", "https://example.com:abc/", "https://", "https:///path", "https:example.com",
+    "//example.com/", "example.com", "", "https://[::1", "https://example.com:443:443/",
+    # other ports and schemes
+    "https://example.com:22/", "https://example.com:25/", "https://example.com:587/", "http://example.com/",
+    "ftp://example.com/", "file:///etc/passwd", "gopher://example.com/", "javascript:alert(1)", "unix:/run/x",
+    "data:,x", "ws://example.com/",
+    "https://example.com/" + "a" * 2048, "https://example.com/" + "é" * 500,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("url", HOSTILE)
+def test_a_hostile_address_is_refused_without_asking_anybody(url):
+    with pytest.raises(AddressRefused) as caught:
+        Guard().parse(url)
+    assert isinstance(caught.value, Discard)
+
+
+def test_an_address_with_a_password_does_not_show_it():
+    with pytest.raises(AddressRefused) as caught:
+        Guard().parse("https://user:hunter2@example.com/")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "kept"),
+    [
+        ("https://example.com", "example.com", 443, "https://example.com"),
+        ("HTTPS://EXAMPLE.com:443/a?b=c@d#e", "example.com", 443, "https://example.com/a?b=c@d"),
+        ("https://example.com.:8443/x", "example.com", 8443, "https://example.com:8443/x"),
+        ("https://bücher.example/ä", "xn--bcher-kva.example", 443, "https://xn--bcher-kva.example/%C3%A4"),
+        ("https://8.8.8.8/", "8.8.8.8", 443, "https://8.8.8.8/"),
+        ("https://[2606:4700:4700::1111]/", "2606:4700:4700::1111", 443, "https://[2606:4700:4700::1111]/"),
+        ("https://a-1.b_2.example.com/", "a-1.b_2.example.com", 443, "https://a-1.b_2.example.com/"),
+    ],
+)
+def test_a_public_address_passes_and_is_kept_in_one_form(url, host, port, kept):
+    target = Guard().parse(url)
+    assert (target.host, target.port, str(target.url)) == (host, port, kept)
+    assert not target.exempt
+
+
+def test_an_exempt_address_passes_only_at_its_own_port_and_under_its_own_name():
+    guard = Guard("127.0.0.1:8001, Receiver:80,[::1]:9000")
+    for url in (
+        "http://127.0.0.1:8001/x",
+        "https://127.0.0.1:8001/",
+        "http://receiver/",
+        "http://[::1]:9000/",
+    ):
+        assert guard.parse(url).exempt
+    for url in (
+        "http://127.0.0.1:8002/",
+        "http://127.0.0.1/",
+        "http://localhost:8001/",
+        "http://receiver:81/",
+    ):
+        with pytest.raises(AddressRefused):
+            guard.parse(url)
+
+
+def test_plain_http_can_be_allowed_to_public_addresses_only():
+    guard = Guard(allow_http=True)
+    assert guard.parse("http://example.com/").port == 80
+    with pytest.raises(AddressRefused):
+        guard.parse("http://10.0.0.1/")
+
+
+@pytest.mark.parametrize("pair", ["localhost", "localhost:", "localhost:x", "localhost:0", "localhost:70000"])
+def test_an_exemption_needs_a_host_and_a_port(pair):
+    with pytest.raises(ValueError, match="ERRANDS_WEBHOOK_ALLOW"):
+        Guard(pair)
+
+
+@pytest.fixture
+def names(monkeypatch):
+    """A name service whose answers a test writes down; it counts the questions."""
+    answers = {}
+    asked = []
+
+    def getaddrinfo(host, port, family=0, type=0, proto=0, flags=0):
+        asked.append(host)
+        if host not in answers:
+            raise socket.gaierror(-2, "Name or service not known")
+        return [
+            (socket.AF_INET6 if ":" in a else socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, port))
+            for a in answers[host]
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    answers["asked"] = asked
+    return answers
+
+
+async def test_a_name_is_looked_up_once_and_its_addresses_are_kept(names):
+    names["example.com"] = ["93.184.216.34", "2606:2800:220:1::1", "93.184.216.34"]
+    target = await Guard().resolve("https://example.com/")
+    assert list(map(str, target.addresses)) == ["93.184.216.34", "2606:2800:220:1::1"]
+    assert names["asked"] == ["example.com"]
+
+
+@pytest.mark.parametrize(
+    "inner",
+    ["127.0.0.1", "10.1.2.3", "169.254.169.254", "::1", "::ffff:10.0.0.1", "fd00::1", "64:ff9b::a00:1"],
+)
+async def test_one_inner_address_among_the_answers_is_enough_to_refuse(names, inner):
+    names["rebind.example"] = ["93.184.216.34", inner]
+    with pytest.raises(AddressRefused, match=r"rebind\.example:443 to ERRANDS_WEBHOOK_ALLOW"):
+        await Guard().resolve("https://rebind.example/")
+    assert (await Guard("rebind.example:443").resolve("https://rebind.example/")).exempt
+
+
+async def test_a_name_that_cannot_be_found_now_is_tried_again(names):
+    with pytest.raises(WebhookFailed, match=r"nowhere\.example"):
+        await Guard().resolve("https://nowhere.example/")
