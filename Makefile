@@ -36,6 +36,7 @@ bench: $(DEV) ## measure this application beside a stock Celery of the same work
 	@exec $(PY) -m benchmarks $(ARGS)
 
 install: $(RUN) ## install what `make up` needs into .venv
+	@echo "Installed in $(VENV)."
 
 clean: ## remove the virtual environment and all caches; the data in .errands stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

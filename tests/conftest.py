@@ -114,6 +114,7 @@ def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[D
     """A database of each kind, without tables."""
     if request.param == "sqlite":
         _use(request, servers.SQLITE)
+        (tmp_path / "empty").mkdir()
         database = Database(f"sqlite:///{tmp_path / 'empty' / 'errands.db'}")
         yield database
         _close(database)
@@ -185,7 +186,7 @@ def _claimed_redis() -> Iterator[tuple[str, redis.Redis] | None]:
 def redis_url(
     request: pytest.FixtureRequest, _claimed_redis: tuple[str, redis.Redis] | None
 ) -> Iterator[str]:
-    """A stock Redis: a numbered database that was empty and is emptied again. Keys need `key_prefix` none the less."""
+    """A stock Redis: a numbered database that was empty, and is emptied again."""
     server = servers.stock_redis()
     if server is None or _claimed_redis is None:
         pytest.skip("no Redis answers, or it has no empty database; set ERRANDS_TEST_REDIS_URL")

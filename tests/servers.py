@@ -99,7 +99,9 @@ def drop_left_databases() -> None:
         return
     with _postgres_connection() as connection:
         like = f"{_DATABASE_PREFIX}\\_%"
-        names = connection.scalars(text("SELECT datname FROM pg_database WHERE datname LIKE :like"), {"like": like})
+        names = connection.scalars(
+            text("SELECT datname FROM pg_database WHERE datname LIKE :like"), {"like": like}
+        )
         for name in list(names):
             if not _lives(int(name.split("_")[2])):
                 with suppress(SQLAlchemyError):  # another worker is dropping it

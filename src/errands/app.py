@@ -98,7 +98,6 @@ class Errands(celery.Celery):
         super().__init__(main, **options)
         self.config_from_object(celery_configuration(self.settings))
         self.steps["worker"].add(Heartbeat)
-        self.on_after_finalize.connect(self._declare, weak=False)
         signals.connect(self)
         celery.signals.setup_logging.connect(self._set_up_logging, weak=False)
         celery.signals.worker_init.connect(self._check_at_start, weak=False)
@@ -411,8 +410,19 @@ class Errands(celery.Celery):
         if not self.settings.inline:
             check_eviction(self.valkey, self.settings.valkey_url)
 
-    def _declare(self, **_: Any) -> None:
-        """When all tasks are known: their older names, and the queues they wait in."""
+    def finalize(self, auto: bool = False) -> None:
+        """Celery calls this when all tasks are known.
+
+        Raises:
+            ConfigurationError: a task waits in a queue that the app does not declare.
+        """
+        known_before = self.finalized
+        super().finalize(auto=auto)
+        if not known_before:
+            self._declare()
+
+    def _declare(self) -> None:
+        """The tasks' older names, and the queues they wait in."""
         names = {queue.name for queue in self.declared_queues}
         wanted: dict[str, str] = {}
         for task in list(self._tasks.values()):

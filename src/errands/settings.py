@@ -113,6 +113,8 @@ class Settings(BaseSettings):
     webhook_allow: str = ""
 
     # Watching
+    admin_token: SecretStr | None = Field(None, description="opens the ready-made API to its holder")
+    metrics_open: bool = Field(False, description="/metrics answers whoever asks, not only admins")
     log_level: str = Field("INFO", validation_alias=_env("ERRANDS_LOG_LEVEL", "LOG_LEVEL"))
     log_json: bool = False
     sentry_dsn: SecretStr | None = Field(None, validation_alias=_env("ERRANDS_SENTRY_DSN", "SENTRY_DSN"))
@@ -166,13 +168,12 @@ class Settings(BaseSettings):
 def _explain(error: Any) -> str:
     """One wrong value as one sentence that begins with the variable's name."""
     name = str(error["loc"][0]) if error["loc"] else ""
-    field = Settings.model_fields.get(name)
-    if field is not None:
-        name = f"ERRANDS_{name.upper()}"
-    for candidate, info in Settings.model_fields.items():
-        alias = info.validation_alias
-        choices = [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else []
-        if candidate == error["loc"][:1] or name in choices:
-            name = next((choice for choice in choices if choice in os.environ), name)
+    for field_name, field in Settings.model_fields.items():
+        alias = field.validation_alias
+        names = [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else []
+        names = names or [f"ERRANDS_{field_name.upper()}"]
+        if name in (field_name, *names):
+            name = next((candidate for candidate in names if candidate in os.environ), names[0])
+            break
     text = error["msg"].removeprefix("Value error, ")
     return f"{name}: {text}" if name else text

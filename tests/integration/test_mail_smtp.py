@@ -4,6 +4,7 @@ import asyncio
 import datetime
 import email
 import email.policy
+import socket
 import ssl
 from contextlib import asynccontextmanager
 
@@ -22,6 +23,14 @@ from errands.kits.mail.smtp import SmtpMailer
 
 def message(to="ann@example.com", **values):
     return Message(**{"to": to, "subject": "Grüße", "text": ".one\r\n..two\r\nthree"} | values)
+
+
+@pytest.fixture
+def closed_port():
+    """A port that is taken, and where nobody listens."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
 class Session(SMTP):
@@ -193,20 +202,19 @@ async def test_a_mailer_can_be_used_again_after_it_was_closed():
 
 def test_each_event_loop_has_connections_of_its_own():
     state = Server()
-    mailers = []
 
-    async def one_loop(port):
-        listener = await asyncio.get_running_loop().create_server(lambda: Session(state), "127.0.0.1", port)
-        port = listener.sockets[0].getsockname()[1]
-        if not mailers:
-            mailers.append(SmtpMailer("127.0.0.1", port, starttls=False, sender="e@example.com"))
-        await mailers[0].send(message())
-        listener.close()
+    async def send_in_a_loop_of_its_own(mailer, listening):
+        server = await asyncio.get_running_loop().create_server(lambda: Session(state), sock=listening)
+        await mailer.send(message())
+        server.close()
         for transport in state.transports:
             transport.abort()
-        return port
 
-    asyncio.run(one_loop(asyncio.run(one_loop(0))))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        mailer = SmtpMailer("127.0.0.1", port, starttls=False, sender="e@example.com")
+        asyncio.run(send_in_a_loop_of_its_own(mailer, listening.dup()))
+        asyncio.run(send_in_a_loop_of_its_own(mailer, listening.dup()))
     assert len(state.mails) == 2
 
 
@@ -291,9 +299,9 @@ async def test_a_cancelled_mail_does_not_spoil_the_next_one():
         assert server.connections == 2
 
 
-async def test_nobody_listening_is_temporary(unused_tcp_port):
-    async with mailing(unused_tcp_port) as mailer:
-        with pytest.raises(TemporaryMailError, match=f"127.0.0.1:{unused_tcp_port}"):
+async def test_nobody_listening_is_temporary(closed_port):
+    async with mailing(closed_port) as mailer:
+        with pytest.raises(TemporaryMailError, match=f"127.0.0.1:{closed_port}"):
             await mailer.send(message())
 
 

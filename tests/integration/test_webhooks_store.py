@@ -3,9 +3,9 @@
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import inspect, select, text, update
 
-from errands import Keyring
+from errands import Keyring, SecretError
 from errands.core import clock
 from errands.kits.webhooks import AddressRefused, Delivery, DuplicateEndpoint, UnknownEndpoint, WebhookStore
 from errands.kits.webhooks.tables import deliveries, endpoints
@@ -42,12 +42,9 @@ async def test_the_secret_of_one_endpoint_does_not_open_as_anothers(store, datab
     one, _ = await store.add("https://one.example/")
     two, _ = await store.add("https://two.example/")
     async with database.async_writing() as connection:
-        await connection.execute(
-            text("update errands_webhook_endpoints set secrets = (select secrets from errands_webhook_endpoints "
-                 "where id = :two) where id = :one"),
-            {"one": one.id, "two": two.id},
-        )  # fmt: skip
-    with pytest.raises(Exception, match="sealed for something else"):
+        of_two = select(endpoints.c.secrets).where(endpoints.c.id == two.id).scalar_subquery()
+        await connection.execute(update(endpoints).where(endpoints.c.id == one.id).values(secrets=of_two))
+    with pytest.raises(SecretError, match="sealed for something else"):
         await store.secrets(one.id)
 
 
@@ -134,8 +131,6 @@ async def test_deliveries_outlive_their_endpoint_and_are_pruned_by_age(store, da
 
 
 def test_the_migration_makes_the_tables_as_they_are_declared(database):
-    from sqlalchemy import inspect
-
     inspector = inspect(database.engine)
     for table in (endpoints, deliveries):
         made = {column["name"]: column["nullable"] for column in inspector.get_columns(table.name)}

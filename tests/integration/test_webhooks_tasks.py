@@ -1,11 +1,12 @@
 """The webhook tasks on an app, all the way, in inline mode."""
 
+import asyncio
 import json
 from datetime import UTC, datetime
 
 import pytest
 
-from errands import ConfigurationError, Errands, InvalidArguments, Keyring, Settings
+from errands import ConfigurationError, Errands, InvalidArguments, Keyring, Run, Settings
 from errands.core import clock
 from errands.kits import webhooks
 
@@ -34,7 +35,6 @@ def app(tmp_path, sender):
 
 def add(app, *urls, events=("*",)):
     """Register addresses from code without a loop, as an endpoint would from within one."""
-    import asyncio
 
     async def adding():
         store = app.resources.instance(webhooks.WebhookStore)
@@ -121,9 +121,23 @@ def test_a_batch_is_one_webhook_for_each_address_also_when_it_comes_twice(tmp_pa
     for endpoint, secret in made:
         (sent,) = (sent for sent in sender.sent if sent.url == endpoint.url)
         webhooks.verify(sent.headers, sent.body, secret)
-    # The message is delivered a second time: the same run, the same children.
-    batch.apply(("user.registered", {"user_id": 1}), task_id=first.id)
-    assert len(sender.sent) == 3
+
+
+def test_a_batch_that_is_begun_again_sends_nothing_twice(app, sender):
+    add(app, "https://one.example/")
+    batch = app.tasks["dispatch_webhooks_batch"]
+    first = batch.delay("user.registered", {"user_id": 1})
+
+    async def again(run_id):
+        # What a worker does when another died over the same run.
+        store = app.resources.instance(webhooks.WebhookStore)
+        await batch("user.registered", {"user_id": 1}, run=Run(run_id, batch.name), store=store)
+        await app.database.adispose()
+
+    asyncio.run(again(first.id))
+    assert len(sender.sent) == 1
+    asyncio.run(again(app.new_id()))
+    assert len(sender.sent) == 2
 
 
 @pytest.mark.parametrize("event", ["", "two words", "x\r\nEvil: 1", "ü.b", "a" * 101])

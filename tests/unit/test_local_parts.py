@@ -17,7 +17,7 @@ from errands.doors.local.home import Home
 from errands.doors.local.logs import Logs
 from errands.doors.local.ports import free_port, is_free, parse_port, require_free
 from errands.doors.local.screen import default_hints, ready_screen
-from errands.doors.local.workers import Worker, assign, parse_worker, unread
+from errands.doors.local.workers import Worker, assign, default_workers, parse_worker, unread
 
 PORTS = Ports(web=1001, valkey=1002, smtp=1003, mail=1004, webhooks=1005)
 
@@ -47,8 +47,12 @@ def test_the_star_takes_the_queues_nobody_else_reads() -> None:
     assert unread(workers, ["sums", "emails", "celery"]) == []
 
 
-def test_without_workers_one_reads_everything() -> None:
-    assert assign([], ["b", "a"]) == [Worker("worker", ("a", "b"))]
+def test_by_default_there_is_a_worker_for_each_kind_of_queue() -> None:
+    assert default_workers({"io": ["a", "b"], "cpu": ["c"]}) == [
+        Worker("io", ("a", "b"), 4),
+        Worker("cpu", ("c",), 1),
+    ]
+    assert default_workers({"io": ["a"], "cpu": []}) == [Worker("io", ("a",), 4)]
 
 
 def test_an_unknown_queue_is_refused_by_name() -> None:

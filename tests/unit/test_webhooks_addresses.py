@@ -37,8 +37,8 @@ HOSTILE = [
     "https://example.com:80@127.0.0.1/", "https://example.com\t.evil.example/", "https://example.com\n/",
     "https://exa mple.com/", "https://example.com /", "https://example.com\x00/", "https://\u202eexample.com/",
     "https://ex%61mple.com/", "https://example..com/", "https://-example.com/", "https://example.com:0/",
-    "https://example.com:99999/", "https://example.com:abc/", "https://", "https:///path", "https:example.com",
-    "//example.com/", "example.com", "", "https://[::1", "https://example.com:443:443/",
+    "https://example.com:99999/", "https://example.com:abc/", "https://", "https:///path",
+    "https:example.com", "//example.com/", "example.com", "", "https://[::1", "https://example.com:443:443/",
     # other ports and schemes
     "https://example.com:22/", "https://example.com:25/", "https://example.com:587/", "http://example.com/",
     "ftp://example.com/", "file:///etc/passwd", "gopher://example.com/", "javascript:alert(1)", "unix:/run/x",

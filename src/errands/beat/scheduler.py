@@ -17,8 +17,8 @@ from errands.core import clock
 
 _log = structlog.get_logger(__name__)
 
-_LONGEST_SLEEP = 5.0  # seconds; a beat that has died is seen, and one that is wanted takes over, within this
-_FOLLOWER_SLEEP = 1.0
+_LONGEST_SLEEP = 5.0  # seconds; a clock that was set is noticed within this
+_LOOK_SECONDS = 1.0
 
 
 class Scheduler(beat.Scheduler):
@@ -30,7 +30,8 @@ class Scheduler(beat.Scheduler):
     - Due times that passed while no beat ran are caught up with by one run, for the last of them.
     - A schedule that is new, or was changed, is first due after the moment at which it was first seen.
 
-    It also starts the other threads of the beat (`BeatService`) and stops them in `close`.
+    It works in a thread of the beat's service, which it starts: a signal that ends the process is raised in
+    the main thread, and would cut a sending off in the middle.
     """
 
     def __init__(self, app: Any, *args: Any, **kwargs: Any) -> None:
@@ -42,7 +43,7 @@ class Scheduler(beat.Scheduler):
     def setup_schedule(self) -> None:
         """Read the schedules and start the service. Not called for a lazy scheduler."""
         super().setup_schedule()
-        self.service = BeatService(self.app)
+        self.service = BeatService(self.app, schedules=self.send_due)
         self.service.start()
 
     def close(self) -> None:
@@ -52,20 +53,21 @@ class Scheduler(beat.Scheduler):
         super().close()
 
     def tick(self, *_: Any, **__: Any) -> float:
-        """Send what is due. Returns seconds until the next look."""
-        if self.service is None:
-            return _LONGEST_SLEEP
-        self.service.check()
-        try:
-            return self._lead(self.service.leader.token)
-        except redis.RedisError as exc:
-            _log.warning("Valkey is away: no schedule is sent until it answers", reason=str(exc))
-            return _FOLLOWER_SLEEP
+        """Look after the threads. Returns seconds until the next look.
 
-    def _lead(self, token: int) -> float:
+        Raises:
+            BeatFailed: one of them has given up; the process ends.
+        """
+        if self.service is not None:
+            self.service.check()
+        return _LOOK_SECONDS
+
+    def send_due(self) -> float:
+        """Send what is due, if this beat leads. Returns seconds until the next time."""
+        token = self.service.leader.token if self.service is not None else 0
         if token == 0:
             self._token = 0
-            return _FOLLOWER_SLEEP
+            return _LOOK_SECONDS
         if token != self._token:
             self._last = self._load()
             self._token = token

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -66,9 +67,17 @@ class BeatService:
         app: an `Errands` app.
         name: of this beat, unique; host, process id and a random part by default.
         lease_seconds: how long another beat waits before it takes over from one that has died.
+        schedules: sends what is due, and returns seconds until its next call.
     """
 
-    def __init__(self, app: App, *, name: str | None = None, lease_seconds: float = 10.0) -> None:
+    def __init__(
+        self,
+        app: App,
+        *,
+        name: str | None = None,
+        lease_seconds: float = 10.0,
+        schedules: Callable[[], float] | None = None,
+    ) -> None:
         self.name = name or f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.leader = Leader(
             app.valkey, app.keys.leader, self.name, lease_seconds, token_key=app.keys.leader_token
@@ -87,6 +96,7 @@ class BeatService:
             dead_letter_days=app.settings.dead_letter_days,
             stopped=lambda: self._stopping.is_set() or not self.leader.leading,
         )
+        self._schedules = schedules
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
@@ -102,6 +112,8 @@ class BeatService:
             "relay": self._while_leading(self._send),
             "pruner": self._while_leading(self._prune),
         }
+        if self._schedules is not None:
+            steps["scheduler"] = self._schedules
         for name, step in steps.items():
             thread = threading.Thread(target=self._loop, args=(name, step), name=f"beat-{name}", daemon=True)
             thread.start()
@@ -114,9 +126,9 @@ class BeatService:
             timeout: seconds to wait for them; past it they end with the process.
         """
         self._stopping.set()
+        deadline = time.monotonic() + timeout
         for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(timeout / max(1, len(self._threads)))
+            thread.join(max(0.0, deadline - time.monotonic()))
         try:
             self.leader.release()
             self._app.valkey.zrem(self._app.keys.beats, self.name)

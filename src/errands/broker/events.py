@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from importlib.resources import files
 from typing import Any
 
 from errands.broker.client import AsyncClient, Client
 from errands.core.events import Event
 
 START = "0-0"
+_BEHIND = files("errands.broker").joinpath("lua/behind.lua").read_text()
 
 Entry = tuple[str, Event | None, bytes]
 
@@ -60,6 +62,13 @@ class EventStream:
     def length(self) -> int:
         """How many entries the stream holds."""
         return int(self._client.xlen(self._key))
+
+    def behind(self, position: str, most: int = 10_000) -> tuple[int, float]:
+        """How far a reader at `position` is behind: entries (counted up to `most`), and seconds since the
+        first of them was written, by the server's clock."""
+        client: Any = self._client
+        count, first, now = client.eval(_BEHIND, 1, self._key, position, most)
+        return int(count), max(0.0, (int(now) - _parts(first.decode())[0]) / 1000) if count else 0.0
 
 
 async def follow(

@@ -114,7 +114,7 @@ class LiveRuns:
             hop,
             int(redelivered),
             self._max_deliveries,
-            *_pairs(event),
+            *_pairs(event, hop),
         )
         verdict, attempt = reply
         return Verdict(verdict.decode()), int(attempt)
@@ -137,7 +137,7 @@ class LiveRuns:
         return bool(self._clients.sync.exists(self._keys.run(run_id)))
 
 
-def _pairs(event: Event) -> list[str]:
+def _pairs(event: Event, hop: int) -> list[str]:
     values = {name: getattr(event, name) for name in _KEPT}
     if event.kind in _FINISHING:
         values["finished_at"] = event.at
@@ -147,6 +147,9 @@ def _pairs(event: Event) -> list[str]:
     if event.kind is Kind.REOPENED and event.attempt is not None:
         # The hash may be forgotten by now; attempts go on counting from what the ledger has.
         pairs += ["attempt", str(event.attempt)]
+    if event.kind is Kind.REOPENED and hop >= 0:
+        # A message of before may still wait in its queue: from now on it is stale.
+        pairs += ["hop", str(hop)]
     for name, value in values.items():
         if value is not None:
             pairs += [name, json.dumps(value, separators=(",", ":"))]

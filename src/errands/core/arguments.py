@@ -121,8 +121,12 @@ class Arguments:
 
     def opened(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str]:
         """The texts of the secrets among restored arguments, to keep them out of errors."""
-        bound = self._signature.bind_partial(*args, **kwargs).arguments
+        bound = self.named(args, kwargs)
         return [str(bound[name]) for name in self.secrets if name in bound]
+
+    def named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """A call, complete or not, by parameter names."""
+        return dict(self._signature.bind_partial(*args, **kwargs).arguments)
 
     def merge(self, args: Sequence[Any], kwargs: Mapping[str, Any], given: Mapping[str, Any]) -> Call:
         """The whole call: restored arguments and given resources, each where the function expects it."""

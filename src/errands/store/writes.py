@@ -195,18 +195,22 @@ def _write(connection: Connection, table: Table, rows: Iterable[Row], key: tuple
     """One statement for all new rows, and one for each set of columns that changed together."""
     new: list[dict[str, Any]] = []
     changed: defaultdict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
-    names = table.c.keys()
+    required = [column.name for column in table.c if not column.nullable]
     for row in rows:
         if row.new:
-            new.append({name: row.values.get(name) for name in names})
+            new.append({name: row.values.get(name) for name in table.c.keys()})
         elif row.changes:
-            values = {f"_{name}": row.values[name] for name in key} | row.changes
+            values = {name: row.values[name] for name in required} | row.changes
             changed[tuple(sorted(row.changes))].append(values)
+    # RETURNING makes SQLAlchemy send many rows a statement; PostgreSQL takes a third of the time for those.
+    returning = [table.c[name] for name in key]
     if new:
-        connection.execute(table.insert(), new)
+        connection.execute(table.insert().returning(*returning), new)
     for columns, some in changed.items():
-        statement = update(table).values({name: bindparam(name) for name in columns})
-        connection.execute(statement.where(*(table.c[name] == bindparam(f"_{name}") for name in key)), some)
+        statement = _insert(connection, table)
+        updates = {name: statement.excluded[name] for name in columns}
+        upsert = statement.on_conflict_do_update(index_elements=key, set_=updates)
+        connection.execute(upsert.returning(*returning), some)
 
 
 def _add_dead_letters(connection: Connection, letters: list[dict[str, Any]]) -> list[dict[str, Any]]:

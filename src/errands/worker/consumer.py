@@ -11,14 +11,30 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 
 from errands.core import clock
 from errands.core.events import Event, Kind
+from errands.worker import remote  # noqa: F401 — importing it teaches the worker its command
 
 logger = logging.getLogger("errands.consumer")
 
+# What reading a message of the wrong shape raises, such as one without an id.
+_MALFORMED = (KeyError, TypeError, ValueError, AttributeError)
 _BODY_MAX = 256 * 1024
 
 
 class Consumer(CeleryConsumer):
     """Set as `worker_consumer`. Each message that no task can take becomes a dead letter, with the reason."""
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
+        handle = super().create_task_handler(*args, **kwargs)
+
+        def on_task_received(message: Any) -> Any:
+            try:
+                return handle(message)
+            except _MALFORMED as exc:
+                # Celery lets these end the worker, and the broker gives the message to the next one.
+                self._keep(message, f"the message is malformed: {exc!r}", failed=True)
+                message.reject_log_error(logger, self.connection_errors)
+
+        return on_task_received
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         name = (message.headers or {}).get("task")

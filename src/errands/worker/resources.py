@@ -90,6 +90,22 @@ class Resources:
             return made
 
     @contextmanager
+    def replaced(self, kind: Any, instance: Any) -> Iterator[None]:
+        """Inside the block, `instance` is what is given for `kind`. For tests."""
+        before, made = self._providers.get(kind), self._instances.pop(kind, None)
+        self._providers[kind] = _Provider(lambda: instance, "process", takes_run=False)
+        try:
+            yield
+        finally:
+            self._instances.pop(kind, None)
+            if before is None:
+                del self._providers[kind]
+            else:
+                self._providers[kind] = before
+            if made is not None:
+                self._instances[kind] = made
+
+    @contextmanager
     def given(self, wanted: Mapping[str, Any], run: Run) -> Iterator[dict[str, Any]]:
         """The resources a plain task asked for, by parameter name, for the length of the block."""
         with ExitStack() as stack:

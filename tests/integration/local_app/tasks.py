@@ -1,26 +1,17 @@
-"""A plain Celery application with two queues."""
+"""An application with two queues."""
 
 import os
 import smtplib
-import time
 from email.message import EmailMessage
 
-from celery import Celery
+from errands import Errands
 
-broker = os.environ.get("ERRANDS_BROKER_URL", "memory://")
-app = Celery("local_app", broker=broker, backend=os.environ.get("ERRANDS_RESULT_URL"))
-app.conf.update(task_acks_late=True, task_reject_on_worker_lost=True, worker_prefetch_multiplier=1)
+app = Errands("local_app")
 
 
 @app.task(name="add", queue="sums")
 def add(a: int, b: int) -> int:
     return a + b
-
-
-@app.task(name="wait", queue="sums")
-def wait(seconds: float) -> str:
-    time.sleep(seconds)
-    return "waited"
 
 
 @app.task(name="send_mail", queue="emails")

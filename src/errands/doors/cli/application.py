@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 from celery import Celery
 from celery.app.utils import find_app
 
+from errands import Errands
 from errands.doors.local.errors import LocalRunError
-
-NO_APP = "Which application? Give --app MODULE:NAME or set ERRANDS_APP (for instance myproject.tasks:app)."
 
 
 def load_app(reference: str) -> Celery:
@@ -21,15 +20,14 @@ def load_app(reference: str) -> Celery:
 
     LocalRunError if there is none of that name; an error inside the application's own modules passes through.
     """
-    module = reference.partition(":")[0]
+    module, _, name = reference.partition(":")
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     if not _exists(module):
         raise LocalRunError(f"There is no module {module} to take the application {reference!r} from.")
-    try:
-        app = find_app(reference)
-    except AttributeError as error:
-        raise LocalRunError(f"There is no application {reference!r}: {error}.") from None
+    app = getattr(importlib.import_module(module), name, None) if name else find_app(reference)
+    if app is None:
+        raise LocalRunError(f"The module {module} has nothing called {name!r} to be the application.")
     if not isinstance(app, Celery):
         raise LocalRunError(f"{reference!r} is no application but a {type(app).__name__}.")
     app.loader.import_default_modules()
@@ -37,23 +35,26 @@ def load_app(reference: str) -> Celery:
     return app
 
 
+def queues_by_kind(app: Celery) -> dict[str, list[str]]:
+    """The application's queues, by the kind of worker that suits them: `io` (waits) or `cpu` (computes)."""
+    if isinstance(app, Errands):
+        return app.queues_by_kind()
+    # A plain Celery application declares no kinds.
+    from_tasks = {str(queue) for task in app.tasks.values() if (queue := vars(type(task)).get("queue"))}
+    configured = {str(queue.name) for queue in app.conf.task_queues or ()}
+    return {"io": sorted(from_tasks | configured | {app.conf.task_default_queue}), "cpu": []}
+
+
 def declared_queues(app: Celery) -> list[str]:
-    """The queues that the application's tasks go to, and those of its configuration, sorted."""
-    from_tasks = {
-        getattr(task, "queue", None) or app.conf.task_default_queue
-        for name, task in app.tasks.items()
-        if not name.startswith("celery.")
-    }
-    configured = {getattr(queue, "name", queue) for queue in app.conf.task_queues or ()}
-    return sorted(from_tasks | configured | {app.conf.task_default_queue})
+    """All of them, sorted."""
+    return sorted(queue for queues in queues_by_kind(app).values() for queue in queues)
 
 
 def upgrade_database(app: Celery) -> bool:
     """Runs the migrations that are missing; False where the application keeps nothing in a database."""
-    database: Any = getattr(app, "database", None)
-    if database is None:
+    if not isinstance(app, Errands):
         return False
-    database.upgrade()
+    app.database.upgrade()
     return True
 
 

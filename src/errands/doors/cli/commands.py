@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from errands.doors.cli.application import NO_APP, declared_queues, load_app, local_run, report_ready, upgrade_database
 from errands.doors.local.errors import LocalRunError
+
+NO_APP = "Which application? Give --app MODULE:NAME or set ERRANDS_APP (for instance myproject.tasks:app)."
 
 AppOption = Annotated[
     str, typer.Option("--app", "-A", envvar="ERRANDS_APP", help="The application, as MODULE:NAME.")
@@ -55,12 +56,15 @@ def worker(
     from celery.platforms import SecurityWarning
     from celery.signals import worker_ready
 
+    from errands.doors.cli.application import declared_queues, load_app, local_run
+
     if local_run():
-        # Five lines on root's rights from each worker: of no use to somebody trying things out in a container.
+        # Five lines on root's rights from each worker, to somebody who tries things out in a container.
         warnings.simplefilter("ignore", SecurityWarning)
     application = load_app(_required(app))
-    wanted = [queue for queue in queues.split(",") if queue] or declared_queues(application)
-    _check_queues(application, wanted)
+    declared = declared_queues(application)
+    wanted = [queue for queue in queues.split(",") if queue] or declared
+    _require_known(wanted, declared)
     _when(worker_ready)
     application.start(
         [
@@ -78,6 +82,8 @@ def beat(
     """Run the beat, which sends what is scheduled."""
     from celery.signals import beat_init
 
+    from errands.doors.cli.application import load_app
+
     application = load_app(_required(app))
     _when(beat_init)
     # It is never run twice on one folder here, and a pid file left by a crash would keep it from starting.
@@ -89,6 +95,8 @@ def beat(
 
 def upgrade(app: AppOption = "") -> None:
     """Run the migrations that are missing."""
+    from errands.doors.cli.application import load_app, upgrade_database
+
     if upgrade_database(load_app(_required(app))):
         typer.echo("The database is up to date.")
     else:
@@ -104,14 +112,9 @@ def new_key(key_id: Annotated[str, typer.Option("--id", help="Short name of the 
 
 def version() -> None:
     """Print the version of Errands."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed
+    from errands import __version__
 
-    try:
-        number = installed("errands")
-    except PackageNotFoundError:
-        number = "(run from its source)"
-    typer.echo(f"errands {number}")
+    typer.echo(f"errands {__version__}")
 
 
 def _required(app: str) -> str:
@@ -120,12 +123,8 @@ def _required(app: str) -> str:
     return app
 
 
-def _check_queues(application: Any, wanted: list[str]) -> None:
+def _require_known(wanted: list[str], declared: list[str]) -> None:
     """A worker on a queue that nobody sends to would wait for ever without a word."""
-    if hasattr(application, "check_queues"):
-        application.check_queues(wanted)
-        return
-    declared = declared_queues(application)
     for queue in wanted:
         if queue not in declared:
             raise LocalRunError(f"No task uses the queue {queue!r}; declared are: {', '.join(declared)}.")
@@ -133,6 +132,7 @@ def _check_queues(application: Any, wanted: list[str]) -> None:
 
 def _when(signal: Any) -> None:
     """Reports this process as ready once Celery sends `signal`."""
+    from errands.doors.cli.application import report_ready
 
     def ready(**_: Any) -> None:
         report_ready()

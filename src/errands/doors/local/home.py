@@ -96,10 +96,16 @@ class Home:
 
     def secret_keys(self) -> str:
         """The key that seals secret arguments, as `id:base64` of 32 random bytes; made once and kept."""
-        path = self.path / "secret_keys"
+        return self._kept("secret_keys", f"local1:{base64.b64encode(secrets.token_bytes(32)).decode()}")
+
+    def admin_token(self) -> str:
+        """What opens the run endpoints of an application without people of its own; made once and kept."""
+        return self._kept("admin_token", secrets.token_urlsafe(32))
+
+    def _kept(self, name: str, new: str) -> str:
+        path = self.path / name
         if not path.exists():
-            key = base64.b64encode(secrets.token_bytes(32)).decode()
-            write_private(path, f"local1:{key}\n")
+            write_private(path, new + "\n")
         return path.read_text().strip()
 
 

@@ -3,8 +3,8 @@
 `python -m errands.doors.local.prepare --app MODULE:NAME [--seed MODULE:FUNCTION]`
 
 The supervisor never imports the user's application: a mistake in it must not take the supervisor down. The
-answer goes, as JSON, into the file that `ERRANDS_PREPARED_FILE` names: `queues`, and `access`, which is what
-the seed returned, or wrote as JSON into the file that `ERRANDS_SEED_FILE` names (`admin_email`,
+answer goes, as JSON, into the file that `ERRANDS_PREPARED_FILE` names: `queues` by kind, and `access`, which
+is what the seed returned, or wrote as JSON into the file that `ERRANDS_SEED_FILE` names (`admin_email`,
 `admin_password`, whatever else should be in access.json, and `hints`: lines for "What to try").
 """
 
@@ -20,7 +20,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from errands.doors.cli.application import declared_queues, load_app, upgrade_database
+from errands.core.errors import ConfigurationError
+from errands.doors.cli.application import load_app, queues_by_kind, upgrade_database
 from errands.doors.local.errors import LocalRunError
 from errands.doors.local.home import read_json, write_private
 
@@ -58,9 +59,9 @@ def main() -> None:
         app = load_app(options.app)
         upgrade_database(app)
         access = run_seed(options.seed, prepared.with_name("seed.json")) if options.seed else {}
-    except LocalRunError as error:
+    except (LocalRunError, ConfigurationError) as error:
         sys.exit(f"errands: {error}")
-    write_private(prepared, json.dumps({"queues": declared_queues(app), "access": access}))
+    write_private(prepared, json.dumps({"queues": queues_by_kind(app), "access": access}))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from errands.doors.local.screen import default_hints, ready_screen
 from errands.doors.local.supervisor import Supervisor
 from errands.doors.local.valkey import EmbeddedValkey, find_server
 from errands.doors.local.watchdog_client import Watchdog
-from errands.doors.local.workers import Worker, assign, unread
+from errands.doors.local.workers import Worker, assign, default_workers, unread
 
 SERVERS = ("valkey", "smtp", "mail", "webhooks")
 
@@ -69,6 +70,8 @@ class LocalRun:
         self.ports = Ports(web=options.port or free_port(), **kept)
         self.valkey = EmbeddedValkey(home / "valkey", port=self.ports.valkey)
         self.environment = environment(home, self.ports, self.valkey.url, options.app)
+        if options.web is None:
+            self.environment.setdefault("ERRANDS_ADMIN_TOKEN", home.admin_token())
 
     async def run(self) -> None:
         """Starts everything, waits for the signal to stop, and ends everything."""
@@ -107,8 +110,10 @@ class LocalRun:
         started = time.monotonic()
         await self._start_valkey()
         prepared = await self._prepare()
-        workers = assign(self.options.workers, prepared["queues"])
-        for queue in unread(workers, prepared["queues"]):
+        kinds: dict[str, list[str]] = prepared["queues"]
+        declared = sorted(chain(*kinds.values()))
+        workers = assign(self.options.workers or default_workers(kinds), declared)
+        for queue in unread(workers, declared):
             self.logs.say(f"No worker reads the queue {queue}; add it to a --worker.", problem=True)
         await self.supervisor.start(self._web(), self._beat(), *(self._worker(w) for w in workers))
         access = self._access(prepared["access"])
@@ -116,9 +121,7 @@ class LocalRun:
         hints = prepared["access"].get("hints") or default_hints(access)
         self.logs.show(ready_screen(access, self.home.path, time.monotonic() - started, hints))
         if host := mail_goes_elsewhere():
-            self.logs.say(
-                f"Mail goes to {host}, as the environment says, not to the inbox.", problem=True
-            )
+            self.logs.say(f"Mail goes to {host}, as the environment says, not to the inbox.", problem=True)
         await self.supervisor.failed()
 
     async def _start_valkey(self) -> None:
@@ -197,7 +200,8 @@ class LocalRun:
 
     def _access(self, seeded: dict[str, Any]) -> dict[str, Any]:
         url = f"http://{LOOPBACK}:{self.ports.web}"
-        return {
+        own = {} if self.options.web else {"admin_token": self.environment["ERRANDS_ADMIN_TOKEN"]}
+        return own | {
             "url": url,
             "admin_email": None,
             "admin_password": None,

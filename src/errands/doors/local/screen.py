@@ -26,6 +26,8 @@ def ready_screen(access: dict[str, Any], home: Path, seconds: float, hints: Sequ
         table.add_row(label, Text(str(access[key])))
     if access.get("admin_email"):
         table.add_row("Sign in as", Text(f"{access['admin_email']}  password  {access['admin_password']}"))
+    if access.get("admin_token"):
+        table.add_row("Admin token", Text(f"{access['admin_token']}  (Authorization: Bearer …)"))
     table.add_row("Data and logs", Text(f"{home}  (addresses and sign-in: access.json)"))
     parts: list[RenderableType] = [table]
     if hints:

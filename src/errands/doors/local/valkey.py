@@ -11,15 +11,12 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from errands.doors.local.errors import LocalRunError
 from errands.doors.local.ports import LOOPBACK, free_port
@@ -91,19 +88,13 @@ class EmbeddedValkey:
 
     def answers(self) -> bool:
         """Whether the server has loaded its data and answers this password."""
-        client = redis.Redis(
-            host=LOOPBACK,
-            port=self.port,
-            password=self.password,
-            socket_timeout=1,
-            retry=Retry(NoBackoff(), retries=0),
-        )
         try:
-            return bool(client.ping())
-        except redis.RedisError:
+            with socket.create_connection((LOOPBACK, self.port), timeout=1) as connection:
+                connection.sendall(f"AUTH {self.password}\r\nPING\r\n".encode())
+                with connection.makefile("rb") as replies:
+                    return [replies.readline(), replies.readline()] == [b"+OK\r\n", b"+PONG\r\n"]
+        except OSError:
             return False
-        finally:
-            client.close()
 
     def start(self, timeout: float = 20.0) -> Self:
         """Starts the server and returns once it answers; LocalRunError after `timeout` seconds."""

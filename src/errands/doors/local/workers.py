@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from errands.doors.local.errors import LocalRunError
@@ -35,14 +35,18 @@ def parse_worker(text: str) -> Worker:
     return Worker(match["name"], queues, int(match["concurrency"] or DEFAULT_CONCURRENCY))
 
 
+def default_workers(queues: Mapping[str, Sequence[str]]) -> list[Worker]:
+    """One worker for each kind of queue: work that waits goes in parallel, work that computes one by one."""
+    concurrency = {"io": DEFAULT_CONCURRENCY, "cpu": 1}
+    return [Worker(kind, tuple(names), concurrency[kind]) for kind, names in queues.items() if names]
+
+
 def assign(workers: Sequence[Worker], declared: Iterable[str]) -> list[Worker]:
-    """The workers with real queue names; one worker for everything where none was asked for.
+    """The workers with real queue names.
 
     LocalRunError for a queue that the application does not declare, and for two workers of one name.
     """
     known = sorted(set(declared))
-    if not workers:
-        return [Worker("worker", tuple(known))]
     names = [worker.name for worker in workers]
     for name in names:
         if names.count(name) > 1:

@@ -53,6 +53,7 @@ class HttpSender:
         self._tls = tls
 
     async def send(self, url: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+        target = self._guard.parse(url)
         if self._tls is None:
             self._tls = httpx.create_ssl_context(trust_env=False)
         transport = GuardedTransport(self._guard, httpx.AsyncHTTPTransport(verify=self._tls, trust_env=False))
@@ -60,8 +61,8 @@ class HttpSender:
         try:
             async with (
                 asyncio.timeout(self._timeout),
-                # No proxy from the environment: it would connect for us, to where we did not look. A client
-                # each time, since kept connections are shared by all names at an address.
+                # Nothing from the environment: a proxy would connect for us, to where we did not look. A
+                # client each time, since kept connections are shared by all names at an address.
                 httpx.AsyncClient(
                     transport=transport,
                     trust_env=False,
@@ -70,7 +71,7 @@ class HttpSender:
                 ) as client,
                 client.stream(
                     "POST",
-                    url,
+                    target.url,
                     content=body,
                     headers={
                         "Content-Type": "application/json",

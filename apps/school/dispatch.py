@@ -1,0 +1,88 @@
+"""The one place from which the school sends work.
+
+Everything goes through the session's transaction: it is sent when that commits, and not at all when it does
+not. What a task sends on has an id derived from the task's own run, so that a second delivery of the task
+sends nothing twice.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from errands import Run
+from errands.core import clock
+from school.app import app
+
+
+def new_id() -> str:
+    """A run id, for who must know it before the run is sent."""
+    return app.new_id()
+
+
+def user_registered(session: AsyncSession, user_id: int, email: str, name: str, role: str) -> str:
+    """The welcome mail, and the event. Returns the mail's run id."""
+    _tell(session, "user.registered", {"user_id": user_id, "email": email, "role": role})
+    return _send(session, "send_welcome_email", user_id, email, name, owner=user_id)
+
+
+def password_reset_requested(session: AsyncSession, email: str) -> str:
+    """The same work for any address: whether anybody has it turns out in the worker."""
+    return _send(session, "request_password_reset", email)
+
+
+def password_reset(session: AsyncSession, run: Run, email: str, name: str, token: str) -> str:
+    """The mail with the link. The token is sealed before it is written anywhere."""
+    return _send(session, "send_password_reset_email", email, name, token, run_id=run.child_id("mail"))
+
+
+def enrolled(
+    session: AsyncSession, *, user_id: int, email: str, course_id: int, course: str, run_id: str
+) -> None:
+    """The confirmation mail, as the run `run_id`, and the event."""
+    _send(session, "send_enrollment_confirmation", user_id, email, course, owner=user_id, run_id=run_id)
+    _tell(session, "course.enrolled", {"user_id": user_id, "course_id": course_id})
+
+
+def lesson_completed(session: AsyncSession, *, user_id: int, enrollment_id: int, lesson_id: int) -> str:
+    """The recount of the enrollment's progress."""
+    return _send(session, "update_enrollment_progress", enrollment_id, lesson_id, owner=user_id)
+
+
+def course_completed(session: AsyncSession, run: Run, enrollment_id: int) -> str:
+    """What follows on the last lesson."""
+    return _send(session, "trigger_course_completion", enrollment_id, run_id=run.child_id("completion"))
+
+
+def completion(session: AsyncSession, run: Run, *, enrollment_id: int, user_id: int, course_id: int) -> None:
+    """Certificate, congratulation, and a fresh completion rate.
+
+    The event `course.completed` is not sent here: it carries the certificate, which does not exist yet.
+    """
+    _send(session, "generate_certificate", enrollment_id, run_id=run.child_id("certificate"))
+    _send(session, "send_course_completion_email", user_id, course_id, run_id=run.child_id("mail"))
+    _send(session, "calculate_course_completion_rate", course_id, run_id=run.child_id("rate"))
+
+
+def certificate_issued(
+    session: AsyncSession, run: Run, *, certificate_id: int, url: str, user_id: int, email: str,
+    course_id: int, course: str,
+) -> None:  # fmt: skip
+    """The mail with the certificate, and the two events that carry it."""
+    _send(session, "send_certificate_email", user_id, email, url, course, run_id=run.child_id("mail"))
+    facts = {"certificate_id": certificate_id, "user_id": user_id, "course_id": course_id}
+    for event in ("certificate.generated", "course.completed"):
+        _tell(session, event, facts, run_id=run.child_id(event))
+
+
+def _send(
+    session: AsyncSession, task: str, *args: Any, owner: int | None = None, run_id: str | None = None
+) -> str:
+    return app.tasks[task].apply_on_commit(  # type: ignore[no-any-return]
+        session, args, task_id=run_id, owner=None if owner is None else str(owner)
+    )
+
+
+def _tell(session: AsyncSession, event: str, payload: dict[str, Any], run_id: str | None = None) -> None:
+    _send(session, "dispatch_webhooks_batch", event, payload, clock.now().isoformat(), run_id=run_id)

@@ -1,0 +1,1 @@
+"""Who takes which course, and how far they are."""

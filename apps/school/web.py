@@ -1,0 +1,44 @@
+"""The web side of the school: `uvicorn school.web:api`. Its documentation page is `/docs`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from errands.doors.fastapi import Person, errands_router
+from school import errors, limits
+from school.access import SignedIn
+from school.app import SCHOOL_NAME, app
+from school.certificates.endpoints import router as certificates
+from school.courses.endpoints import router as courses
+from school.enrollments.endpoints import router as enrollments
+from school.people.endpoints import router as people
+from school.people.pages import router as people_pages
+from school.webhooks.endpoints import router as webhooks
+
+app.loader.import_default_modules()
+
+
+@asynccontextmanager
+async def _lifespan(_: FastAPI) -> AsyncIterator[None]:
+    # A configuration that would lose or leak work stops the start, not a request later on.
+    await asyncio.to_thread(app.check)
+    yield
+    await app.resources.aclose()
+    await app.database.adispose()
+
+
+async def person(user: SignedIn) -> Person:
+    """Who asks, in the words of Errands: runs are sent with the user's id as their owner."""
+    return Person(str(user.id), frozenset({user.role}))
+
+
+api = FastAPI(title=SCHOOL_NAME, lifespan=_lifespan)
+api.add_middleware(limits.BodyLimit)
+errors.install(api)
+for router in (people, people_pages, courses, enrollments, certificates, webhooks):
+    api.include_router(router)
+api.include_router(errands_router(app, person))

@@ -1,0 +1,1 @@
+"""Where the school tells others what happened."""

@@ -1,0 +1,13 @@
+"""What a question about runs can end in, beside `RunNotFound` and `ActionRefused`."""
+
+from __future__ import annotations
+
+from errands.core.errors import ErrandsError
+
+
+class NotAllowed(ErrandsError):
+    """This person's roles do not allow it."""
+
+
+class RecordUnavailable(ErrandsError):
+    """Valkey or the database does not answer, so nobody can say what the record holds."""
