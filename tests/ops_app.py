@@ -22,9 +22,9 @@ from errands.doors.fastapi import Person, errands_router
 SECRET_KEYS = Keyring.new_key()
 
 
-def settings(valkey_url: str, database: Any, **more: Any) -> Settings:
+def settings(broker_url: str, database: Any, **more: Any) -> Settings:
     url = database.url.render_as_string(hide_password=False).replace("+psycopg", "")
-    values = {"broker_url": valkey_url, "database_url": url, "secret_keys": SECRET_KEYS, "progress_interval": 0.0}
+    values = {"broker_url": broker_url, "database_url": url, "secret_keys": SECRET_KEYS, "progress_interval": 0.0}
     return Settings(**{**values, "home": Path(os.environ.get("TMPDIR", "/tmp")) / "errands-unused", **more})
 
 

@@ -11,7 +11,7 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
     """The configuration that an `Errands` app starts with."""
     return {
         "broker_url": settings.broker_url,
-        "result_backend": settings.result_url,
+        "result_backend": _result_backend(settings.result_url),
         # JSON only: unpickling runs whatever code the sender wishes (CVE-2021-23727).
         "task_serializer": "json",
         "result_serializer": "json",
@@ -53,7 +53,11 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
             "visibility_timeout": max(3600, int(settings.time_limit) + 300),
             "socket_connect_timeout": 0.25,
         },
-        "result_backend_transport_options": {"socket_connect_timeout": 0.25},
+        "result_backend_transport_options": {
+            "socket_connect_timeout": 0.25,
+            # Celery would hold the caller for twenty tries.
+            "retry_policy": {"max_retries": 1, "interval_start": 0.0, "interval_max": 0.1, "timeout": 0.25},
+        },
         # Flower and other watchers live on these.
         "task_send_sent_event": True,
         "worker_send_task_events": True,
@@ -63,6 +67,13 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
         "task_always_eager": settings.inline,
         "task_store_eager_result": False,
     }
+
+
+def _result_backend(url: str) -> str:
+    """Our own backend where Valkey or Redis keeps the results; any other as it is."""
+    if url.startswith(("redis://", "rediss://")):
+        return f"errands.broker.results:Backend+{url}"
+    return url
 
 
 def route(

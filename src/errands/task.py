@@ -8,10 +8,12 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, get_type_hints
 
 import celery
 from celery.result import AsyncResult
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from errands.core.arguments import Arguments
 from errands.core.errors import InvalidArguments
@@ -20,12 +22,10 @@ from errands.core.task import Rules
 from errands.worker import execution
 from errands.worker.celery_stacks import share_stack
 
-if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncSession
-    from sqlalchemy.orm import Session
-
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_SESSIONS = (Session, AsyncSession)
 
 
 class Task(celery.Task, Generic[P, R]):
@@ -109,7 +109,14 @@ class Task(celery.Task, Generic[P, R]):
         options["headers"] = self.app.envelope(options.get("headers"), task_id, owner)
         if self.app.settings.inline or self.app.is_capturing:
             return self.app.send_task(self.name, args, kwargs, task_id=task_id, task_type=self, **options)
-        return super().apply_async(args, kwargs, task_id=task_id or self.app.new_id(), **options)
+        return super().apply_async(args, kwargs, task_id=task_id, **options)
+
+    def run_with_db(self, session: Session | AsyncSession, /, *args: Any, **kwargs: Any) -> R:
+        """Call the function with a session of one's own, and no broker. For tests of `task_with_db`."""
+        given = {name: session for name, kind in self.arguments.resources.items() if kind in _SESSIONS}
+        full, named = self.arguments.merge(args, kwargs, given)
+        result: R = self.function(*((self,) if self.takes_itself else ()), *full, **named)
+        return result
 
     def delay_on_commit(self, session: Session | AsyncSession, /, *args: Any, **kwargs: Any) -> str:
         """Send a run when `session` commits; if it rolls back, nothing is sent.
@@ -175,6 +182,13 @@ class Task(celery.Task, Generic[P, R]):
     ) -> None:
         """Celery calls this when an attempt's result is stored. Overriding it, call it as well."""
         execution.settle(self, status, retval, task_id)
+
+
+def session_parameter(function: Callable[..., Any], *, skip_first: bool = False) -> str | None:
+    """The name of the first parameter, if it is annotated as a database session."""
+    hints = get_type_hints(function)
+    names = list(inspect.signature(function).parameters)[1 if skip_first else 0 :]
+    return names[0] if names and hints.get(names[0]) in _SESSIONS else None
 
 
 def _bridge(function: Callable[..., Any], *, takes_itself: bool) -> Callable[..., Any]:

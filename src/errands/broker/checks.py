@@ -15,12 +15,12 @@ def check_eviction(client: Client, url: str) -> None:
     policy = client.info("memory").get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         raise ConfigurationError(
-            f"the broker at {_place(url)} has maxmemory-policy {policy!r}: when it is full it throws queued "
+            f"the broker at {place(url)} has maxmemory-policy {policy!r}: when it is full it throws queued "
             "work away. Set `maxmemory-policy noeviction` (by CONFIG SET, and in its configuration file), or "
             "use another server for caches."
         )
 
 
-def _place(url: str) -> str:
-    """The address without its password."""
+def place(url: str) -> str:
+    """A server's address for people: without user and password."""
     return url.rpartition("@")[2].removeprefix("redis://").removeprefix("rediss://")

@@ -246,7 +246,8 @@ class Fold:
 def _check_names(event: Event) -> None:
     if not event.run_id:
         raise ValueError("an event without a run's id")
-    for name in (event.run_id, event.task, event.queue, event.owner, event.parent_id, event.root_id):
+    names = (event.task, event.queue, event.owner, event.worker, event.parent_id, event.root_id)
+    for name in (event.run_id, *names):
         if name is not None and not (isinstance(name, str) and len(name) <= _LONGEST_NAME):
             raise ValueError(f"ids and names have up to {_LONGEST_NAME} characters, not {str(name)[:80]!r}")
 

@@ -63,12 +63,15 @@ class Json(TypeDecorator[Any]):
         if value is None:
             return None
         try:
-            return json.dumps(value, allow_nan=False, separators=(",", ":"))
+            return _encode(value)
         except ValueError:
-            return json.dumps(_finite(value), allow_nan=False, separators=(",", ":"))
+            return _encode(_finite(value))
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
         return None if value is None else json.loads(value)
+
+
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
 def _finite(value: Any) -> Any:

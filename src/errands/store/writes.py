@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, Table, bindparam, select, update
+from sqlalchemy import ARRAY, ColumnElement, Connection, Select, Table, Text, any_, literal, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from errands.core import clock
 from errands.core.errors import ErrandsError
 from errands.core.events import Event
-from errands.store import tables
+from errands.store import bulk, tables
 from errands.store.fold import DEAD_LETTER, UNKNOWN_TASK, Fold
 from errands.store.row import Row
 from errands.store.tables import attempts, counters, dead_letters, durations, outbox, position, runs
@@ -105,8 +104,8 @@ def apply_events(
     doubtful = entry_order(doubtful_until)
     for entry_id, event in entries:
         fold.add(entry_id, event, doubtful=entry_order(entry_id) <= doubtful)
-    _write(connection, runs, fold.runs.values(), ("id",))
-    _write(connection, attempts, fold.attempts.values(), ("run_id", "number"))
+    bulk.write(connection, runs, fold.runs.values())
+    bulk.write(connection, attempts, fold.attempts.values())
     for letter in _add_dead_letters(connection, list(fold.dead_letters.values())):
         fold.counts[letter["task"] or UNKNOWN_TASK, DEAD_LETTER] += 1
     _add_up(connection, fold)
@@ -182,35 +181,18 @@ def _load(connection: Connection, ids: list[str]) -> tuple[dict[str, Row], dict[
 
     for start in range(0, len(ids), 2000):
         some = ids[start : start + 2000]
-        found_runs |= {
-            row.values["id"]: row
-            for row in rows(select(*_RUN_LIGHT, _HAS_MESSAGE).where(runs.c.id.in_(some)))
-        }
-        query = select(*_ATTEMPT_LIGHT).where(attempts.c.run_id.in_(some))
+        query = select(*_RUN_LIGHT, _HAS_MESSAGE).where(_among(connection, runs.c.id, some))
+        found_runs |= {row.values["id"]: row for row in rows(query)}
+        query = select(*_ATTEMPT_LIGHT).where(_among(connection, attempts.c.run_id, some))
         found_attempts |= {(row.values["run_id"], row.values["number"]): row for row in rows(query)}
     return found_runs, found_attempts
 
 
-def _write(connection: Connection, table: Table, rows: Iterable[Row], key: tuple[str, ...]) -> None:
-    """One statement for all new rows, and one for each set of columns that changed together."""
-    new: list[dict[str, Any]] = []
-    changed: defaultdict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
-    required = [column.name for column in table.c if not column.nullable]
-    for row in rows:
-        if row.new:
-            new.append({name: row.values.get(name) for name in table.c.keys()})
-        elif row.changes:
-            values = {name: row.values[name] for name in required} | row.changes
-            changed[tuple(sorted(row.changes))].append(values)
-    # RETURNING makes SQLAlchemy send many rows a statement; PostgreSQL takes a third of the time for those.
-    returning = [table.c[name] for name in key]
-    if new:
-        connection.execute(table.insert().returning(*returning), new)
-    for columns, some in changed.items():
-        statement = _insert(connection, table)
-        updates = {name: statement.excluded[name] for name in columns}
-        upsert = statement.on_conflict_do_update(index_elements=key, set_=updates)
-        connection.execute(upsert.returning(*returning), some)
+def _among(connection: Connection, column: ColumnElement[str], values: list[str]) -> ColumnElement[bool]:
+    """`column IN values`; for PostgreSQL as one parameter, which spares it and the driver thousands."""
+    if connection.dialect.name == "postgresql":
+        return column == any_(literal(values, ARRAY(Text)))
+    return column.in_(values)
 
 
 def _add_dead_letters(connection: Connection, letters: list[dict[str, Any]]) -> list[dict[str, Any]]:

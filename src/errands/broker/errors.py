@@ -1,0 +1,11 @@
+"""Foreign errors of the broker, translated at one boundary."""
+
+from __future__ import annotations
+
+from kombu.exceptions import OperationalError
+
+from errands.core.errors import BrokerUnavailable
+
+
+class BrokerDown(BrokerUnavailable, OperationalError):
+    """`BrokerUnavailable` for those who catch ours, `OperationalError` for those who catch kombu's."""

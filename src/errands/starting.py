@@ -1,0 +1,91 @@
+"""What must hold before an app takes its first message."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kombu.entity import Queue as BrokerQueue
+
+from errands.broker.checks import check_eviction
+from errands.core.errors import ConfigurationError
+from errands.defaults import route
+from errands.task import Task
+
+if TYPE_CHECKING:
+    from errands.app import Errands
+
+
+def check(app: Errands) -> None:
+    """Raise ConfigurationError for whatever would lose or leak work."""
+    for name, task in sorted(app.tasks.items()):
+        if not isinstance(task, Task) or task.function is None:
+            continue
+        if task.arguments.secrets and not app.keyring:
+            raise ConfigurationError(
+                f"task {name!r} has a secret argument, and there is no key to seal it with: set "
+                "ERRANDS_SECRET_KEYS (make one with `python -m errands keys new`)"
+            )
+    for entry_name, entry in (app.conf.beat_schedule or {}).items():
+        if entry["task"] not in app.tasks:
+            raise ConfigurationError(
+                f"schedule {entry_name!r} names the task {entry['task']!r}, which is not registered: "
+                "import the module that declares it, or correct the name"
+            )
+    if {"pickle", "application/x-python-serialize"} & set(app.conf.accept_content):
+        raise ConfigurationError(
+            "accept_content allows pickle: whoever reaches the broker could run any code in the workers. "
+            "Take it out; send ids and JSON"
+        )
+    if not app.settings.inline:
+        check_eviction(app.valkey, app.settings.valkey_url)
+
+
+def declare(app: Errands) -> None:
+    """Make known the tasks' older names, and the queues they wait in.
+
+    Raises:
+        ConfigurationError: a task waits in a queue that the app does not declare.
+    """
+    names = {queue.name for queue in app.declared_queues}
+    wanted: dict[str, str] = {}
+    for task in list(app._tasks.values()):
+        if not isinstance(task, Task):
+            continue
+        for alias in task.rules.aliases:
+            app._tasks[alias] = task
+        if task.rules.queue is not None:
+            wanted[task.rules.queue] = task.name
+    if app.declared_queues:
+        for queue, task_name in wanted.items():
+            if queue not in names:
+                raise ConfigurationError(
+                    f"task {task_name!r} waits in the queue {queue!r}, which the app does not "
+                    f"declare; it has {', '.join(sorted(names))}"
+                )
+    if app.conf.task_queues is None:
+        every = sorted(names | set(wanted) | {app.conf.task_default_queue})
+        app.conf.task_queues = [BrokerQueue(name, routing_key=name) for name in every]  # type: ignore[no-untyped-call]
+        app.conf.task_create_missing_queues = False
+    app.conf.task_routes = [*(app.conf.task_routes or []), route]
+
+
+def report_to_sentry(dsn: str) -> None:
+    """Send errors of this process to Sentry.
+
+    Raises:
+        ConfigurationError: a DSN is set, and sentry-sdk is not installed or does not take it.
+    """
+    try:
+        import sentry_sdk
+        from sentry_sdk.integrations.celery import CeleryIntegration
+    except ImportError as exc:
+        raise ConfigurationError(
+            "SENTRY_DSN is set, and sentry-sdk is not installed: pip install 'errands[sentry]'"
+        ) from exc
+    try:
+        # Local variables would carry opened secrets out of the house.
+        sentry_sdk.init(
+            dsn=dsn, integrations=[CeleryIntegration()], send_default_pii=False, include_local_variables=False
+        )
+    except sentry_sdk.utils.BadDsn as exc:
+        raise ConfigurationError(f"SENTRY_DSN is no DSN: {exc}") from exc

@@ -1,0 +1,59 @@
+"""What we rely on inside of Celery. One fails when Celery has changed: see the module that it names."""
+
+from __future__ import annotations
+
+import inspect
+
+from celery import Task, _state
+from celery.app import trace
+from celery.backends.redis import RedisBackend
+from celery.utils.threads import LocalStack
+from celery.worker.consumer import Consumer
+from celery.worker.request import Request
+
+
+def test_stacks_ask_a_function_for_their_key() -> None:
+    """errands.worker.celery_stacks"""
+    stack = LocalStack()
+    key = ["a"]
+    stack.__ident_func__ = lambda: key[0]
+    stack.push(1)
+    key[0] = "b"
+    assert stack.top is None
+    key[0] = "a"
+    assert stack.top == 1
+    assert hasattr(_state._task_stack, "__ident_func__")
+
+
+def test_the_tracer_tells_the_end_after_storing_the_result() -> None:
+    """errands.worker.execution.settle: `after_return` for all ends but retries, `on_retry` for those."""
+    source = inspect.getsource(trace.build_tracer)
+    assert source.index("mark_as_done") < source.index("task_after_return(\n")
+    assert trace.RETRY in trace.IGNORE_STATES
+    assert "task.on_retry(" in inspect.getsource(trace.TraceInfo.handle_retry)
+    assert "self.task.after_return(" in inspect.getsource(Request.on_timeout)
+
+
+def test_the_consumer_has_the_doors_we_stand_in() -> None:
+    """errands.worker.consumer"""
+    for name in (
+        "create_task_handler", "on_unknown_message", "on_unknown_task", "on_invalid_task", "on_decode_error",
+    ):  # fmt: skip
+        assert callable(getattr(Consumer, name))
+
+
+def test_a_task_is_told_when_it_is_bound_before_retries_wrap_it() -> None:
+    """errands.task.Task.on_bound"""
+    from celery.app.base import Celery
+
+    source = inspect.getsource(Celery._task_from_fun)
+    assert source.index("task.bind(self)") < source.index("add_autoretry_behaviour(")
+    assert "cls.on_bound(app)" in inspect.getsource(Task.bind)
+
+
+def test_waiting_subscribes_by_itself() -> None:
+    """errands.broker.results"""
+    assert "consume_from" in inspect.getsource(RedisBackend.on_task_call)
+    from celery.backends.asynchronous import AsyncBackendMixin
+
+    assert "consume_from" in inspect.getsource(AsyncBackendMixin._add_pending_result)
