@@ -1,4 +1,4 @@
-"""A small cache with counters: in Valkey, or in memory where nothing is sent anywhere (inline mode, tests)."""
+"""A small cache with counters: in Valkey, or in memory where nothing is sent anywhere (inline mode)."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def address(text: str) -> str:
 
 
 def email_key(email: str) -> str:
-    """What two spellings of the same address have in common: people mistype capitals, and mean the same box."""
+    """What two spellings of the same address have in common: people mean the same box."""
     return unicodedata.normalize("NFC", email.casefold())
 
 

@@ -52,5 +52,7 @@ class _TooLarge(BaseException):
 async def _refuse(send: Send) -> None:
     body = b'{"detail":"The request is too large; 1 MiB is the most."}'
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 413, "headers": [*headers, (b"connection", b"close")]})
+    await send(
+        {"type": "http.response.start", "status": 413, "headers": [*headers, (b"connection", b"close")]}
+    )
     await send({"type": "http.response.body", "body": body})

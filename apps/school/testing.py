@@ -1,4 +1,4 @@
-"""The school for tests: everything runs in the caller, on a database of the test's own, and nothing leaves it."""
+"""The school for tests: everything runs in the caller, on the test's own database, and nothing leaves it."""
 
 from __future__ import annotations
 
@@ -114,11 +114,11 @@ async def school_on(database: Database, home: Path, **settings: Any) -> AsyncIte
     storage = MemoryStorage(link_signer(given))
     before = {name: getattr(app, name) for name in ("settings", "keyring", "keys", "_inline_runs")}
     providers, instances = dict(app.resources._providers), dict(app.resources._instances)
-    database_before = app.__dict__.get("database")
+    database_before, eager = app.__dict__.get("database"), app.conf.task_always_eager
     hasher = passwords.use(CHEAP)
     app.settings, app.keyring, app.keys = given, given.keyring(), Keys(given.key_prefix)
     app._inline_runs = InlineRuns()
-    app.__dict__["database"] = database
+    app.__dict__["database"], app.conf.task_always_eager = database, given.inline
     guard = Guard(given.webhook_allow)
     app.provide(WebhookStore, lambda: WebhookStore(database, given.keyring(), guard), scope="process")
     app.provide(Mailer, lambda: mailer, scope="process")
@@ -138,5 +138,6 @@ async def school_on(database: Database, home: Path, **settings: Any) -> AsyncIte
             setattr(app, name, value)
         app.resources._providers, app.resources._instances = providers, instances
         app.__dict__.pop("database")
+        app.conf.task_always_eager = eager
         if database_before is not None:
             app.__dict__["database"] = database_before

@@ -147,7 +147,9 @@ async def test_what_exists_is_not_made_again(school: School, graduated: dict[str
 async def test_many_at_once_draw_one_number_and_tell_once(school: School, ann: dict[str, str]) -> None:
     """Mistake 5, in a race."""
     enrollment_id = await complete_quietly(school, ann)
-    results = await asyncio.gather(*(asyncio.to_thread(lambda: generate(enrollment_id).get()) for _ in range(6)))
+    results = await asyncio.gather(
+        *(asyncio.to_thread(lambda: generate(enrollment_id).get()) for _ in range(6))
+    )
     assert len({result["certificate_id"] for result in results}) == 1
     assert len(await rows(school)) == 1
     assert len(school.storage.files) == 1
@@ -176,7 +178,9 @@ async def test_the_file_of_another_user_is_not_attached(school: School, graduate
     bob = next(user_id for user_id, email in school.emails.items() if email == "bob@example.org")
     url = graduated["certificate"]["url"]
     app.tasks["send_certificate_email"].delay(bob, "bob@example.org", url, "Algebra")
-    app.tasks["send_certificate_email"].delay(bob, "bob@example.org", "https://elsewhere.test/c.pdf", "Algebra")
+    app.tasks["send_certificate_email"].delay(
+        bob, "bob@example.org", "https://elsewhere.test/c.pdf", "Algebra"
+    )
     assert [mail.attachments for mail in school.mails_to("bob@example.org")] == [(), ()]
 
 
@@ -195,7 +199,9 @@ async def test_anybody_can_check_a_certificate(school: School, graduated: dict[s
     assert "ann@example.org" not in page.text
 
 
-@pytest.mark.parametrize("number", ["C-00000-00000-00000-00000-000000", "nonsense", "%00", "<script>", "C" * 200])
+@pytest.mark.parametrize(
+    "number", ["C-00000-00000-00000-00000-000000", "nonsense", "%00", "<script>", "C" * 200]
+)
 async def test_a_number_that_nobody_has_is_told_as_such(school: School, number: str) -> None:
     answer = await school.http.get(f"/certificates/{number}")
     assert answer.status_code in (404, 422)

@@ -62,7 +62,10 @@ async def test_registering_makes_a_student_and_sends_one_mail(school: School) ->
 
 async def test_an_address_is_taken_in_any_spelling_and_in_a_race(school: School) -> None:
     answers = await asyncio.gather(
-        *(school.http.post("/register", json=registration(email=e)) for e in ("a@b.org", "A@b.org", "a@B.org"))
+        *(
+            school.http.post("/register", json=registration(email=e))
+            for e in ("a@b.org", "A@b.org", "a@B.org")
+        )
     )
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409]
     assert len(school.mailer.outbox) == 1
@@ -197,9 +200,7 @@ async def test_no_token_is_kept_in_the_database(school: School) -> None:
     async with reading_session(school.database) as session:
         kept = (await session.scalars(select(UserSession.token_hash))).one()
     assert token not in kept
-    assert (
-        await school.http.get("/me", headers={"Authorization": f"Bearer {kept}"})
-    ).status_code == 401
+    assert (await school.http.get("/me", headers={"Authorization": f"Bearer {kept}"})).status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -242,7 +243,9 @@ async def test_roles_are_checked_and_given_by_admins(school: School) -> None:
     path = f"/users/{me['user_id']}/role"
     assert (await school.http.put(path, json={"role": "king"}, headers=admin)).status_code == 422
     assert (await school.http.put(path, json={"role": "instructor"}, headers=admin)).status_code == 204
-    assert (await school.http.put("/users/999/role", json={"role": "admin"}, headers=admin)).status_code == 404
+    assert (
+        await school.http.put("/users/999/role", json={"role": "admin"}, headers=admin)
+    ).status_code == 404
     course = {"title": "T", "lessons": []}
     assert (await school.http.post("/courses", json=course, headers=student)).status_code == 201
 

@@ -38,7 +38,9 @@ async def download(number: Number, request: Request, user: MaybeSignedIn, sessio
         if "signature" in request.query_params:
             raise HTTPException(403, "This link does not hold any more; sign in, or ask for a new one.")
         if user is None:
-            raise HTTPException(401, "Sign in, or use the link that was mailed.", {"WWW-Authenticate": "Bearer"})
+            raise HTTPException(
+                401, "Sign in, or use the link that was mailed.", {"WWW-Authenticate": "Bearer"}
+            )
         raise HTTPException(404, "No certificate has this number.")
     if certificate.revoked_at is not None:
         raise HTTPException(410, "This certificate was withdrawn.")
@@ -58,7 +60,7 @@ async def download(number: Number, request: Request, user: MaybeSignedIn, sessio
 
 @router.get("/{number}", response_model=None, dependencies=[Depends(_not_too_often)])
 async def check(number: Number, request: Request, session: Reading) -> Response:
-    """Whether a certificate of this number is valid, and for whom and what. A page for browsers, else JSON."""
+    """Whether this certificate is valid, for whom and for what. A page for browsers, else JSON."""
     canonical = parse(number)
     found = await service.issued(session, canonical) if canonical else None
     certificate = found[0] if found else None

@@ -18,7 +18,7 @@ def new_number() -> str:
 
 
 def parse(text: str) -> str | None:
-    """The number that somebody typed, with or without its hyphens, in any case, with O for 0; None if none."""
+    """The number that somebody typed: with or without hyphens, in any case, O for 0; None if it is none."""
     letters = re.sub(r"[^0-9A-Z]", "", text[:100].upper()).removeprefix("C" if _has_prefix(text) else "")
     letters = letters.translate(_MISREAD)
     return _grouped(letters) if re.fullmatch(f"[{_ALPHABET}]{{{_LENGTH}}}", letters) else None

@@ -55,7 +55,7 @@ async def send_certificate_email(
     user_id: int, email: str, certificate_url: str, course_name: str, *, run: Run, session: ReadingSession,
     mailer: Mailer, templates: Templates, storage: Storage,
 ) -> str:  # fmt: skip
-    """Mail the link, and the file itself if the link is to a certificate of this user; returns the Message-ID."""
+    """Mail the link, and the file too if it is to a certificate of this user; returns the Message-ID."""
     user = await session.get(User, user_id)
     name = user.full_name if user else ""
     number = numbers.parse(urlsplit(certificate_url).path.rpartition("/")[2].removesuffix(".pdf"))

@@ -17,7 +17,7 @@ router = APIRouter(prefix="/courses", tags=["courses"])
 
 class NewCourse(Input):
     title: Title
-    lessons: Annotated[list[Title], Field(max_length=500)] = []
+    lessons: Annotated[list[Title], Field(default_factory=list, max_length=500)]
 
 
 @router.post("", status_code=201)

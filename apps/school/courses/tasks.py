@@ -10,9 +10,7 @@ from school.database import ReadingSession
 
 
 @app.task(name="calculate_course_completion_rate", queue="progress", retry=Retry(3, first=5, most=60))
-async def calculate_course_completion_rate(
-    course_id: int, *, session: ReadingSession, cache: Cache
-) -> float:
+async def calculate_course_completion_rate(course_id: int, *, session: ReadingSession, cache: Cache) -> float:
     """The share of completed enrollments in percent (0 with none), kept in the cache for an hour."""
     if await service.get(session, course_id) is None:
         raise Discard(f"there is no course {course_id}")

@@ -27,7 +27,12 @@ async def enroll(course_id: Id, user: Student, session: Writing) -> dict[str, An
     enrollment, new = await service.enroll(session, user.id, course_id, run_id)
     if new:
         dispatch.enrolled(
-            session, user_id=user.id, email=user.email, course_id=course.id, course=course.title, run_id=run_id
+            session,
+            user_id=user.id,
+            email=user.email,
+            course_id=course.id,
+            course=course.title,
+            run_id=run_id,
         )
     return {"enrollment_id": enrollment.id, "task_id": enrollment.run_id}
 
@@ -64,6 +69,5 @@ async def one(enrollment_id: Id, user: SignedIn, session: Reading) -> dict[str, 
         "progress_percentage": enrollment.progress,
         "enrolled_at": enrollment.enrolled_at,
         "completed_at": enrollment.completed_at,
-        "certificate": issued
-        and {"id": issued.id, "number": issued.number, "url": links.download(issued)},
+        "certificate": issued and {"id": issued.id, "number": issued.number, "url": links.download(issued)},
     }

@@ -66,9 +66,7 @@ async def recount(session: AsyncSession, enrollment_id: int) -> Recount:
     one = Enrollment.id == enrollment_id
     if await session.scalar(select(Enrollment.id).where(one).with_for_update()) is None:
         raise Discard(f"there is no enrollment {enrollment_id}")
-    lessons = (
-        select(func.count(Lesson.id)).where(Lesson.course_id == Enrollment.course_id).scalar_subquery()
-    )
+    lessons = select(func.count(Lesson.id)).where(Lesson.course_id == Enrollment.course_id).scalar_subquery()
     done = (
         select(func.count(LessonCompletion.lesson_id))
         .join(Lesson, Lesson.id == LessonCompletion.lesson_id)

@@ -16,7 +16,7 @@ async def send(
     mail: str, email: str, *, run: Run, mailer: Mailer, templates: Templates,
     attachments: tuple[Attachment, ...] = (), **values: object,
 ) -> str:  # fmt: skip
-    """Fill in the template `mail` and send it; returns the Message-ID, the same at each attempt of the run."""
+    """Fill in the template `mail` and send it; returns the Message-ID, the same at each attempt."""
     domain = urlsplit(app.settings.public_url).hostname or "localhost"
     rendered = templates.render(mail, school=SCHOOL_NAME, school_url=app.settings.public_url, **values)
     message = rendered.to(

@@ -14,7 +14,10 @@ from school.app import SCHOOL_NAME
 _FOLDER = Path(__file__).parent
 _STYLE = (_FOLDER / "page.css").read_text("utf-8")
 _pages = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(_FOLDER), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    loader=jinja2.FileSystemLoader(_FOLDER),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
 )
 _style_hash = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 _HEADERS = {
@@ -31,7 +34,7 @@ _HEADERS = {
 }
 
 
-def page(name: str, status: int = 200, **values: object) -> HTMLResponse:
+def page(name: str, status: int = 200, /, **values: object) -> HTMLResponse:
     """The page `name`, filled in."""
     html = _pages.get_template(f"{name}.html").render(school=SCHOOL_NAME, style=_STYLE, **values)
     return HTMLResponse(html, status, _HEADERS)

@@ -86,7 +86,7 @@ async def me(user: SignedIn) -> dict[str, Any]:
 
 @router.post("/password-reset", status_code=202)
 async def password_reset(body: ResetRequest, session: Writing) -> dict[str, str]:
-    """Ask for a link to set a new password. Answer and work are the same whether the address exists or not."""
+    """Ask for a link to set a new password. Whether anybody has the address makes no difference here."""
     who = passwords.token_hash(email_key(body.email))
     if await cache().count("reset", who, _RESET_WINDOW) > _RESETS:
         task_id = dispatch.new_id()  # a box that is flooded gets no more, and nobody is told

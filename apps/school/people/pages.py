@@ -26,7 +26,10 @@ async def form(token: Annotated[str, Query(max_length=200)] = "") -> HTMLRespons
 @router.post("/password-reset/page")
 async def submit(request: Request, reading: Reading, session: Writing) -> HTMLResponse:
     """What the form sends: the same as `POST /password-reset/confirm`, answered as a page."""
-    fields = {name: values[-1] for name, values in parse_qs((await request.body()).decode("utf-8", "replace")).items()}
+    fields = {
+        name: values[-1]
+        for name, values in parse_qs((await request.body()).decode("utf-8", "replace")).items()
+    }
     token = fields.get("token", "")
     try:
         body = ResetConfirmation(token=token, password=fields.get("password", ""))

@@ -83,9 +83,7 @@ def upgrade() -> None:
             sa.ForeignKey("enrollments.id", ondelete="CASCADE"),
             primary_key=True,
         ),
-        sa.Column(
-            "lesson_id", sa.Integer, sa.ForeignKey("lessons.id", ondelete="CASCADE"), primary_key=True
-        ),
+        sa.Column("lesson_id", sa.Integer, sa.ForeignKey("lessons.id", ondelete="CASCADE"), primary_key=True),
         sa.Column("completed_at", _time, nullable=False),
     )
     op.create_index(op.f("ix_lesson_completions_lesson_id"), "lesson_completions", ["lesson_id"])

@@ -1,0 +1,1 @@
+"""`make demo`: the main job, walked against the running school as its users would."""
