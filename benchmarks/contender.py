@@ -68,7 +68,8 @@ class Contender(Protocol):
 
 def names() -> list[str]:
     """The contenders there are, in the table's order. Those whose packages are not installed are left out."""
-    found = [module.name for module in pkgutil.iter_modules(contenders.__path__)]
+    modules = pkgutil.iter_modules(contenders.__path__)
+    found = [module.name for module in modules if not module.name.startswith("_")]
     return sorted((name for name in found if _installed(name)), key=lambda name: load(name).order)
 
 

@@ -35,19 +35,22 @@ class Worker:
         log: Path,
         *options: str,
         name: str = "w1",
-        module: str = "sample_app",
+        command: tuple[str, ...] = (),
     ) -> None:
         self.log = log
         path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "apps"), str(SAMPLE)])
-        command = [
-            sys.executable, "-m", "celery", "-A", f"{module}:app", "worker", "-n", f"{name}@test",
-            "-l", "INFO", "--without-gossip", "--without-mingle", *options,
-        ]  # fmt: skip
+        stock = (
+            "-m", "celery", "-A", "sample_app:app", "worker", "-n", f"{name}@test", "-l", "INFO",
+            "--without-gossip", "--without-mingle", *options,
+        )  # fmt: skip
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                command, env={**os.environ, **environment, "PYTHONPATH": path}, stdout=output, stderr=output,
+                [sys.executable, *(command or stock)],
+                env={**os.environ, **environment, "PYTHONPATH": path},
+                stdout=output,
+                stderr=output,
                 start_new_session=True,
-            )  # fmt: skip
+            )
 
     def wait_until_ready(self, seconds: float = 60.0) -> Worker:
         """Return once the worker takes messages."""

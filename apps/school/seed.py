@@ -158,10 +158,9 @@ async def _set_passwords(session: AsyncSession, hashes: dict[str, str]) -> None:
 
 def _student(number: int) -> dict[str, str]:
     """The name and address of student `number`, the same every time."""
-    given, family = words.NAMES[number % len(words.NAMES)]
+    given, family, order = words.NAMES[number % len(words.NAMES)]
     pick = number // len(words.NAMES)
-    first, last = given[pick % len(given)], family[(pick * 7 + number) % len(family)]
-    name = f"{last}{first}" if words.is_east_asian(first) else f"{first} {last}"
+    name = order.format(given=given[pick % len(given)], family=family[pick // len(given) % len(family)])
     return {"name": name, "email": f"student{number + 1:03}@school.example"}
 
 

@@ -1,4 +1,4 @@
-"""Stock Celery with the settings that Errands makes, as far as Celery has them: the same promises, its own way."""
+"""Stock Celery with the settings that Errands makes, as far as Celery has them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Callable
 
 from celery import Celery
 
-from benchmarks import work
 from benchmarks.contender import Place
-from benchmarks.contenders.celery_default import BROKER, QUEUE, pending, worker
+from benchmarks.contenders._celery import BROKER, PACKAGES, declare, pending, worker
 
 app = Celery("benchmark", broker=BROKER, backend=BROKER)
 app.conf.update(
@@ -23,11 +22,7 @@ app.conf.update(
     task_send_sent_event=True,
     worker_send_task_events=True,
 )
-
-TASKS = {
-    function.__name__: app.task(name=function.__name__)(function)
-    for function in (work.empty, work.arguments, work.sleeper)
-}
+TASKS = declare(app)
 
 
 class CeleryTuned:
@@ -35,10 +30,10 @@ class CeleryTuned:
 
     label = "Celery, tuned"
     setup = (
-        "stock Celery, acknowledged late, rejected on a lost worker, started tracked, time limits, children "
-        "recycled after 1,000 tasks, prefetch 4, events for Flower, results kept"
+        "acknowledged late, given back when a worker is lost, started tracked, time limits, children recycled "
+        "after 1,000 tasks, prefetch 4, events for Flower; results kept"
     )
-    packages = ("celery", "kombu", "redis", "hiredis")
+    packages = PACKAGES
     order = 1
 
     def worker(self, processes: int) -> list[str]:
@@ -52,7 +47,7 @@ class CeleryTuned:
         return send
 
     def pending(self, place: Place) -> int:
-        return pending(place, QUEUE)
+        return pending(place)
 
     def recorded(self, place: Place) -> bool:
         return True

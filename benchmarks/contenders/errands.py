@@ -7,9 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import work
 from benchmarks.contender import Place
-from benchmarks.contenders.celery_default import BROKER, QUEUE, pending
+from benchmarks.contenders._celery import BROKER, PACKAGES, QUEUE, declare, pending
 from errands import Errands, Settings
 from errands.broker.events import EventStream
 from errands.store import writes
@@ -18,19 +17,15 @@ from errands.store.engine import Database
 HOME = Path(os.environ.get("BENCHMARK_HOME", ".errands"))
 
 app = Errands("benchmark", settings=Settings(home=HOME, broker_url=BROKER))
-
-TASKS = {
-    function.__name__: app.task(name=function.__name__, queue=QUEUE)(function)
-    for function in (work.empty, work.arguments, work.sleeper)
-}
+TASKS = declare(app, queue=QUEUE)
 
 
 class ErrandsPrefork:
     """Errands on Celery's prefork pool and its Redis transport."""
 
     label = "Errands"
-    setup = "default settings; each run recorded in the ledger (SQLite) by a beat, arguments checked, results kept"
-    packages = ("errands", "celery", "kombu", "redis", "hiredis", "pydantic", "sqlalchemy")
+    setup = "default settings: arguments checked, every run recorded in the ledger (SQLite) by a beat; results kept"
+    packages = (*PACKAGES, "pydantic", "sqlalchemy")
     order = 2
 
     def worker(self, processes: int) -> list[str]:
@@ -44,7 +39,7 @@ class ErrandsPrefork:
         return send
 
     def pending(self, place: Place) -> int:
-        return pending(place, QUEUE)
+        return pending(place)
 
     def recorded(self, place: Place) -> bool:
         # A beat leads once its tables are there.
@@ -55,7 +50,7 @@ class ErrandsPrefork:
             with database.reading() as connection:
                 position = writes.read_position(connection, app.keys.events)
         finally:
-            database.engine.dispose()
+            database.dispose()
         behind, _ = EventStream(place.client, app.keys.events).behind(position.entry_id, most=1)
         return behind == 0
 

@@ -113,6 +113,16 @@ def steps(count: int, *, run: Run) -> int:
     return count
 
 
+@app.task(name="patient", queue=QUEUE)
+def patient(go: str, n: int) -> int:
+    """Runs until the file `go` is there."""
+    effect("begun", n)
+    while not Path(go).exists():
+        time.sleep(0.05)
+    effect("done", n)
+    return n
+
+
 @app.task(name="noted", queue=QUEUE)
 def noted(word: str) -> str:
     effect("noted", word)

@@ -124,6 +124,8 @@ class Follower:
             while True:
                 try:
                     async for entry in follow(client, self._key, after, _BLOCK_MS):
+                        if asyncio.current_task() is not self._task:
+                            return  # cancelled, which redis-py does not always let through
                         failing = False
                         if entry is not None:
                             after = entry[0]

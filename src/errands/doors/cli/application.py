@@ -50,6 +50,13 @@ def declared_queues(app: Celery) -> list[str]:
     return sorted(queue for queues in queues_by_kind(app).values() for queue in queues)
 
 
+def prefetch_for(app: Celery, queues: list[str]) -> int:
+    """How many messages a process fetches ahead: 1 where tasks compute, so that none waits behind a long one
+    while another process is idle."""
+    computing = set(queues_by_kind(app)["cpu"])
+    return 1 if set(queues) <= computing else int(app.conf.worker_prefetch_multiplier)
+
+
 def upgrade_database(app: Celery) -> bool:
     """Runs the migrations that are missing; False where the application keeps nothing in a database."""
     if not isinstance(app, Errands):

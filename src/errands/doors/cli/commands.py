@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
@@ -53,10 +54,13 @@ def worker(
     log_level: Annotated[str, typer.Option("--loglevel", "-l", envvar="ERRANDS_LOG_LEVEL")] = "INFO",
 ) -> None:
     """Run a worker for some queues; a queue that no task uses is refused by name."""
+    # Celery's warm shutdown waits for running tasks without end. With this, TERM gives them
+    # `ERRANDS_SHUTDOWN_TIMEOUT` seconds, and what is not done by then goes back to its queue at once.
+    os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
     from celery.platforms import SecurityWarning
     from celery.signals import worker_ready
 
-    from errands.doors.cli.application import declared_queues, load_app, local_run
+    from errands.doors.cli.application import declared_queues, load_app, local_run, prefetch_for
 
     if local_run():
         # Five lines on root's rights from each worker, to somebody who tries things out in a container.
@@ -70,6 +74,7 @@ def worker(
         [
             "--quiet", "worker", "--queues", ",".join(wanted), "--concurrency", str(concurrency),
             "--hostname", f"{name}@%h", "--loglevel", log_level,
+            "--prefetch-multiplier", str(prefetch_for(application, wanted)),
         ]
     )  # fmt: skip
 
