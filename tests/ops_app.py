@@ -24,7 +24,12 @@ SECRET_KEYS = Keyring.new_key()
 
 def settings(broker_url: str, database: Any, **more: Any) -> Settings:
     url = database.url.render_as_string(hide_password=False).replace("+psycopg", "")
-    values = {"broker_url": broker_url, "database_url": url, "secret_keys": SECRET_KEYS, "progress_interval": 0.0}
+    values = {
+        "broker_url": broker_url,
+        "database_url": url,
+        "secret_keys": SECRET_KEYS,
+        "progress_interval": 0.0,
+    }
     return Settings(**{**values, "home": Path(os.environ.get("TMPDIR", "/tmp")) / "errands-unused", **more})
 
 

@@ -40,7 +40,7 @@ def configure(settings: Settings) -> None:
     root.handlers = [handler]
     root.setLevel(settings.log_level)
     # These repeat what our own lines say, or chatter.
-    for noisy in ("httpx", "httpcore", "aiosmtplib", "asyncio", "mail.log"):
+    for noisy in ("httpx", "httpcore", "aiosmtplib", "asyncio", "mail.log", "alembic"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -66,7 +66,12 @@ def test_a_revoked_run_is_not_started(app: Errands, client: TestClient) -> None:
         after = app.tasks["add"].delay(3, 4).id
         until(lambda: state(client, after) == "succeeded")
     found = client.get(f"/api/tasks/{revoked}", headers=ANN).json()
-    assert (found["status"], found["state"], found["ready"], found["result"]) == ("REVOKED", "revoked", True, None)
+    assert (found["status"], found["state"], found["ready"], found["result"]) == (
+        "REVOKED",
+        "revoked",
+        True,
+        None,
+    )
     assert found["error"] == "The run was revoked."
     assert done_by(app) == 1
     with app.database.reading() as connection:
@@ -115,9 +120,11 @@ def test_a_failed_run_is_done_again_under_its_id(app: Errands, client: TestClien
         assert answer.status_code == 202
         assert (answer.json()["attempt"], answer.json()["state"]) == (2, "queued")
         found = until(
-            lambda: (now := client.get(f"/api/tasks/{run_id}", headers=ANN).json())["attempt"] == 2
-            and now["ready"]
-            and now
+            lambda: (
+                (now := client.get(f"/api/tasks/{run_id}", headers=ANN).json())["attempt"] == 2
+                and now["ready"]
+                and now
+            )
         )
     assert found["state"] == "failed"
     record(app)
@@ -136,9 +143,11 @@ def test_a_run_is_retried_from_the_ledger_when_valkey_has_forgotten(app: Errands
         app.valkey.delete(app.keys.run(run_id))
         assert post(client, run_id, "retry").json()["attempt"] == 2
         found = until(
-            lambda: (now := client.get(f"/api/tasks/{run_id}", headers=ANN).json())["attempt"] == 2
-            and now["ready"]
-            and now
+            lambda: (
+                (now := client.get(f"/api/tasks/{run_id}", headers=ANN).json())["attempt"] == 2
+                and now["ready"]
+                and now
+            )
         )
         assert (found["state"], found["result"]) == ("succeeded", "signed in")
         assert app.AsyncResult(run_id).get(timeout=5) == "signed in"

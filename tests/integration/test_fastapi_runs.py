@@ -135,7 +135,9 @@ def test_what_is_for_admins_is_403_for_others(app: Errands, client: TestClient) 
     assert get(client, run_id)["state"] == "queued"
 
 
-def test_an_error_tells_its_owner_nothing_of_the_inside(app: Errands, worker: Any, client: TestClient) -> None:
+def test_an_error_tells_its_owner_nothing_of_the_inside(
+    app: Errands, worker: Any, client: TestClient
+) -> None:
     run_id = send(app, "fail")
     found = ended(client, run_id)
     assert (found["status"], found["state"], found["successful"]) == ("FAILURE", "failed", False)
@@ -161,7 +163,12 @@ def test_a_discard_is_told_as_it_was_written(app: Errands, worker: Any, client: 
 def test_between_two_attempts(app: Errands, worker: Any, client: TestClient) -> None:
     run_id = send(app, "retry")
     found = until(lambda: (now := get(client, run_id))["state"] == "retrying" and now)
-    assert (found["status"], found["ready"], found["attempt"], found["max_attempts"]) == ("RETRY", False, 1, 3)
+    assert (found["status"], found["ready"], found["attempt"], found["max_attempts"]) == (
+        "RETRY",
+        False,
+        1,
+        3,
+    )
     assert found["error"] == "The last attempt failed (ConnectionError); another one follows."
     assert found["eta"] is not None
     assert found["finished_at"] is None
@@ -182,7 +189,9 @@ def test_running_with_progress_is_progress(app: Errands, worker: Any, client: Te
 def test_queued_scheduled_and_expired_are_told_apart(app: Errands, client: TestClient) -> None:
     queued, later, expired = (send(app, "add", 1, 2, countdown=wait) for wait in (None, 3600, 60))
     app.live.record(Event(kind=Kind.EXPIRED, run_id=expired, at=clock.timestamp()))
-    states = {run_id: (get(client, run_id)["state"], get(client, run_id)["status"]) for run_id in (queued, later)}
+    states = {
+        run_id: (get(client, run_id)["state"], get(client, run_id)["status"]) for run_id in (queued, later)
+    }
     assert states == {queued: ("queued", "PENDING"), later: ("scheduled", "PENDING")}
     found = get(client, expired)
     assert (found["state"], found["status"], found["ready"]) == ("expired", "REVOKED", True)
@@ -246,7 +255,9 @@ def test_runs_started_in_a_request_belong_to_the_person(app: Errands, worker: An
 # -- the ready-made application
 
 
-def test_the_ready_made_api_is_closed_until_a_token_is_set(valkey_url: str, sqlite_database: Database) -> None:
+def test_the_ready_made_api_is_closed_until_a_token_is_set(
+    valkey_url: str, sqlite_database: Database
+) -> None:
     client = TestClient(create_api(make_app(settings(valkey_url, sqlite_database, admin_token=None))))
     for headers in ({}, {"Authorization": "Bearer "}, {"Authorization": "Bearer guess"}):
         response = client.get("/api/celery/stats", headers=headers)

@@ -185,7 +185,10 @@ def test_a_broker_that_evicts_is_named(app: Errands, client: TestClient) -> None
 
 def test_the_last_day_in_numbers(app: Errands, client: TestClient) -> None:
     with start_worker(app, pool="threads", perform_ping_check=False):
-        runs = [app.tasks[name].apply_async(args) for name, args in (("add", (1, 2)), ("add", (3, 4)), ("fail", ()))]
+        runs = [
+            app.tasks[name].apply_async(args)
+            for name, args in (("add", (1, 2)), ("add", (3, 4)), ("fail", ()))
+        ]
         for run in runs:
             until(lambda run=run: app.live.get(run.id).final)
     app.tasks["discard"].delay()

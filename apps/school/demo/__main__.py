@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated
 
 import httpx
@@ -72,8 +74,16 @@ def _refresh(live: object, steps: list[Step]) -> None:
         live.update(draw(steps), refresh=True)
 
 
+def keep(table: Table, path: Path) -> None:
+    """Write the table as an SVG picture."""
+    recorder = Console(record=True, width=104, file=io.StringIO())
+    recorder.print(table)
+    recorder.save_svg(str(path), title="make demo")
+
+
 def main(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object instead of a table")] = False,
+    picture: Annotated[Path | None, typer.Option(help="keep the end as an SVG picture in this file")] = None,
 ) -> None:
     """Walk the main job against the running school, and tell what happened."""
     console = Console(stderr=as_json)
@@ -90,6 +100,8 @@ def main(
             else:
                 with Live(draw(steps), console=console, auto_refresh=True) as live:
                     worked = walk(story, steps, live)
+                if picture is not None:
+                    keep(draw(steps), picture)
                 if worked:
                     console.print(
                         f"All of it took [bold]{time.perf_counter() - begun:.1f} s[/]. "
