@@ -18,6 +18,7 @@ from benchmarks.stand import server_version
 
 RESULTS = Path(__file__).parent / "results"
 QUICK_TASKS = 1_000
+WIDTH = 130  # of the table where there is no terminal to ask
 
 
 def main(
@@ -36,6 +37,8 @@ def main(
     """Measure Errands beside stock Celery doing the same work on the same machine, turn by turn."""
     _end_in_order()
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
     chosen = {name: load(name) for name in names() if only is None or name in only}
     for name in only or ():
         load(name)

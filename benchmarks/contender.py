@@ -31,7 +31,7 @@ class Place:
 
 
 class Contender(Protocol):
-    """One system under measurement. Its file in `contenders/` ends with `CONTENDER = …`, which is all it takes.
+    """One system under measurement. A file in `contenders/` that ends with `CONTENDER = …` adds one.
 
     Attributes:
         label: for people.
@@ -62,7 +62,7 @@ class Contender(Protocol):
         ...
 
     def recorded(self, place: Place) -> bool:
-        """Whether its companions are up and have written down all that happened; True where there are none."""
+        """Whether its companions are up and have written down all that happened; True without companions."""
         ...
 
 

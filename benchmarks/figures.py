@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 Round = Mapping[str, float]
@@ -20,12 +20,14 @@ class Better(Enum):
 
 @dataclass(frozen=True)
 class Measure:
-    """A figure: its key, what people call it, its unit, which way it is good."""
+    """A figure: its key, what people call it, its unit, which way it is good; in detail: only the first
+    workload's is worth a line in the table."""
 
     key: str
     label: str
     unit: str
     better: Better = Better.LOWER
+    detail: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,16 +53,16 @@ class Summary:
 _OF_A_WORKLOAD = (
     Measure("enqueue_rate", "sent", "/s", Better.HIGHER),
     Measure("drain_rate", "drained", "/s", Better.HIGHER),
-    Measure("sender_cpu", "CPU to send", "ms/task"),
+    Measure("sender_cpu", "CPU to send", "ms/task", detail=True),
     Measure("worker_cpu", "CPU of the worker", "ms/task"),
-    Measure("companion_cpu", "CPU of the beat", "ms/task"),
-    Measure("server_cpu", "CPU of the server", "ms/task"),
-    Measure("enqueue_commands", "commands to send", "/task"),
-    Measure("drain_commands", "commands to drain", "/task"),
-    Measure("enqueue_reads", "round trips to send", "/task"),
-    Measure("drain_reads", "round trips to drain", "/task"),
-    Measure("record_lag", "ledger complete after", "s"),
-    Measure("worker_memory", "memory of the worker", "MiB"),
+    Measure("companion_cpu", "CPU of the beat", "ms/task", detail=True),
+    Measure("server_cpu", "CPU of the server", "ms/task", detail=True),
+    Measure("enqueue_commands", "commands to send", "/task", detail=True),
+    Measure("drain_commands", "commands to drain", "/task", detail=True),
+    Measure("enqueue_reads", "round trips to send", "/task", detail=True),
+    Measure("drain_reads", "round trips to drain", "/task", detail=True),
+    Measure("record_lag", "ledger complete after", "s", detail=True),
+    Measure("worker_memory", "memory of the worker", "MiB", detail=True),
 )
 _OF_ALL = (
     Measure("pickup_p50", "pick-up when idle, median", "ms"),
@@ -72,7 +74,7 @@ _OF_ALL = (
 def measures(workloads: Sequence[str]) -> dict[str, list[Measure]]:
     """All measures, by workload; those of no workload in particular under the empty name."""
     found = {
-        name: [Measure(f"{name}.{m.key}", m.label, m.unit, m.better) for m in _OF_A_WORKLOAD]
+        name: [replace(measure, key=f"{name}.{measure.key}") for measure in _OF_A_WORKLOAD]
         for name in workloads
     }
     return {**found, "": list(_OF_ALL)}

@@ -1,4 +1,4 @@
-"""What processes and the server have used so far. Two observations, subtracted, tell what happened in between."""
+"""What processes and the server have used so far; two observations tell what happened in between."""
 
 from __future__ import annotations
 

@@ -20,7 +20,8 @@ _BAR, _GAP, _HEAD, _TOP = 18, 5, 30, 62
 _COLOURS = ("#8a94a6", "#5b7db1", "#d9822b", "#4c9f70", "#a463b5", "#c0504d")
 _STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #24292f; }
-.title { font-size: 17px; font-weight: 600; } .head { font-weight: 600; } .dim { fill: #6e7781; font-size: 12px; }
+.title { font-size: 17px; font-weight: 600; } .head { font-weight: 600; }
+.dim { fill: #6e7781; font-size: 12px; }
 .range { stroke: #24292f; stroke-width: 1.2; } .back { fill: #ffffff; }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6edf3; } .dim { fill: #9198a1; } .range { stroke: #e6edf3; } .back { fill: #0d1117; }
@@ -29,7 +30,7 @@ text { font: 13px system-ui, sans-serif; fill: #24292f; }
 
 
 def draw(result: Result) -> str:
-    """The picture, as an SVG document of its own. Bars are medians, whiskers run from the least to the most."""
+    """The picture, as an SVG document. Bars are medians, whiskers run from the least to the most."""
     names = list(result.rounds)
     height_of_group = _HEAD + len(names) * (_BAR + _GAP) + 14
     height = _TOP + len(_GROUPS) * height_of_group + 10
@@ -72,7 +73,8 @@ def _bars(result: Result, names: list[str], found: dict[str, Summary], unit: str
         least, most = _LEFT + summary.least * scale, _LEFT + summary.most * scale
         lines += [
             _text(_LEFT - 8, top + 13, result.contenders[name]["label"], "", "end"),
-            f'<rect x="{_LEFT}" y="{top}" width="{summary.median * scale:.1f}" height="{_BAR}" fill="{colour}"/>',
+            f'<rect x="{_LEFT}" y="{top}" width="{summary.median * scale:.1f}" height="{_BAR}" '
+            f'fill="{colour}"/>',
             f'<path class="range" d="M{least:.1f} {middle}H{most:.1f}M{least:.1f} {middle - 4}v8'
             f'M{most:.1f} {middle - 4}v8"/>',
             _text(most + 8, top + 13, f"{number(summary.median)} {unit}"),

@@ -30,7 +30,7 @@ class Result:
         at: when it began, UTC, ISO 8601.
         tasks: asked for per workload.
         machine: processor, versions, load.
-        contenders: label and set-up by name, in the table's order; the first is what others are compared with.
+        contenders: label and set-up by name, in the table's order.
         rounds: figures of each round, by contender.
     """
 
@@ -81,19 +81,19 @@ def show(result: Result, console: Console) -> None:
     table = Table(
         title=f"{result.tasks:,} tasks, {result.processes} processes, median of {rounds} rounds (range)"
     )
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for name in result.rounds:
-        table.add_column(contenders[name]["label"], justify="right")
+        table.add_column(contenders[name]["label"], justify="right", no_wrap=True)
     ours = others[-1] if others else None
     bases = [name for name in result.rounds if name != ours] if ours else []
     for name in bases:
         table.add_column(f"{contenders[str(ours)]['label']} ÷ {contenders[name]['label']}", justify="right")
-    for work, group in figures.measures(list(WORKLOADS)).items():
+    for index, (work, group) in enumerate(figures.measures(list(WORKLOADS)).items()):
         table.add_section()
         table.add_row(Text(WORKLOADS[work].label if work else "idle", style="bold"))
         for measure in group:
             cells = [_cell(result.summary(name, measure.key)) for name in result.rounds]
-            if any(cells):
+            if any(cells) and not (measure.detail and index):
                 ratios = [_ratio(result.ratio(str(ours), name, measure.key), measure) for name in bases]
                 table.add_row(f"  {measure.label}, {measure.unit}", *cells, *ratios)
     console.print(Group(table, *_notes(result)))

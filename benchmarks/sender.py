@@ -1,7 +1,8 @@
-"""The sending side, in a process of its own so that no two systems share one: prints what it measured as JSON.
+"""The sending side, in a process of its own so that no two systems share one. Prints its figures as JSON.
 
-`python -m benchmarks.sender <contender> <workload> <count>` sends one task after the other, as a web application
-does; `python -m benchmarks.sender <contender> --probe <count>` sends to an idle worker and waits for each.
+`python -m benchmarks.sender <contender> <workload> <count>` sends one task after the other, as a web
+application does; `python -m benchmarks.sender <contender> --probe <count>` sends to an idle worker and waits
+for each.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _PROBE_SECONDS = 30.0
 
 
 def send(deliver: Callable[..., object], work: Workload, count: int) -> dict[str, float]:
-    """Send `count` tasks after a warm-up, in which connections are made. Seconds and CPU seconds of the rest."""
+    """Send `count` tasks after a warm-up, which makes connections. Seconds and CPU seconds of the rest."""
     for _ in range(WARM_UP):
         deliver(*work.args)
     cpu, start = time.process_time(), time.perf_counter()
@@ -40,7 +41,7 @@ def probe(deliver: Callable[..., object], tally: Tally, count: int) -> dict[str,
     """
     waits = []
     for turn in range(WARM_UP + count):
-        # What a worker does after a task must be over too, and no two probes should meet it in the same phase.
+        # What a worker does after a task must be over too; and no two probes should meet it in one phase.
         time.sleep(random.uniform(0.01, 0.04))
         before, sent = tally.count(), time.monotonic()
         deliver()

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from benchmarks.work import Tally
 from errands.doors.local.valkey import EmbeddedValkey, find_server
 
 ROOT = Path(__file__).parents[1]
-_STOP_SECONDS = 15.0
 _POLL_SECONDS = 0.005
 _LAST_WORDS = 2_000
 
@@ -54,8 +53,8 @@ class Stand:
         log = self.place.home / f"{name}.log"
         with log.open("ab") as output:
             process = subprocess.Popen(
-                command, env=self._environment, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                start_new_session=True,
+                command, env=self._environment, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output,
+                stderr=output, start_new_session=True,
             )  # fmt: skip
         self._processes.append((process, log))
         try:
@@ -68,8 +67,8 @@ class Stand:
         """What `python -m benchmarks.sender <this contender> …` measured."""
         command = [sys.executable, "-m", "benchmarks.sender", self.name, *arguments]
         done = subprocess.run(
-            command, env=self._environment, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            check=False,
+            command, env=self._environment, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, check=False,
         )  # fmt: skip
         if done.returncode != 0:
             raise BenchmarkError(f"{self.contender.label} cannot send: {done.stderr[-_LAST_WORDS:]}")
@@ -115,18 +114,10 @@ def stand(name: str, contender: Contender) -> Iterator[Stand]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """In order if it can be, else at once; no child is left behind."""
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        pass
-    finally:
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        process.wait()
+    """At once and with all children: whatever was to be measured is settled, and nothing is kept."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def server_version() -> str:

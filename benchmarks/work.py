@@ -1,7 +1,8 @@
 """The work that every contender does, and the tally that counts it from outside.
 
-Each task writes the time at which it is done into a file. That costs some microseconds, the same for everybody,
-asks nothing of any broker, and tells afterwards how many tasks ran, when each did, and whether one ran twice.
+Each task writes the time at which it is done into a file. That costs some microseconds, the same for
+everybody, asks nothing of any broker, and tells afterwards how many tasks ran, when each did, and whether one
+ran twice.
 """
 
 from __future__ import annotations

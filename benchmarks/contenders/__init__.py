@@ -1,1 +1,1 @@
-"""One file for each system that is measured. Each makes its application as that system's documentation does."""
+"""One file for each system that is measured: its application, made as its own documentation says."""

@@ -30,8 +30,8 @@ class CeleryTuned:
 
     label = "Celery, tuned"
     setup = (
-        "acknowledged late, given back when a worker is lost, started tracked, time limits, children recycled "
-        "after 1,000 tasks, prefetch 4, events for Flower; results kept"
+        "acknowledged late, given back when a worker is lost, started tracked, time limits, children "
+        "recycled after 1,000 tasks, prefetch 4, events for Flower; results kept"
     )
     packages = PACKAGES
     order = 1

@@ -24,7 +24,7 @@ class ErrandsPrefork:
     """Errands on Celery's prefork pool and its Redis transport."""
 
     label = "Errands"
-    setup = "default settings: arguments checked, every run recorded in the ledger (SQLite) by a beat; results kept"
+    setup = "default settings: arguments checked, runs recorded in SQL (SQLite) by a beat; results kept"
     packages = (*PACKAGES, "pydantic", "sqlalchemy")
     order = 2
 

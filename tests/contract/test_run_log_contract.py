@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from errands.broker.client import Clients
 from errands.broker.events import EventStream
 from errands.broker.keys import Keys

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from celery.contrib.testing.worker import start_worker
 from fastapi.testclient import TestClient
-from ops_app import ANN, ROOT, SECRET_KEYS, make_api, make_app, record, settings, until
 
 from errands import Errands, State
 from errands.core.secrets import Keyring
 from errands.store import reads
 from errands.store.engine import Database
+from ops_app import ANN, ROOT, SECRET_KEYS, make_api, make_app, record, settings, until
 
 ROOT_FOLDER = Path(__file__).parents[2]
 

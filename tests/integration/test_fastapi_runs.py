@@ -1,4 +1,4 @@
-"""The endpoints for runs against a real worker, a real Valkey and a real ledger: two owners, roles, all states."""
+"""The endpoints for runs, with a real worker, Valkey and ledger: two owners, roles, all states."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 from celery.contrib.testing.worker import start_worker
 from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
-from ops_app import ANN, BOB, ROOT, make_api, make_app, record, settings, signed_in, until
 
 from errands import Errands, Event, Kind
 from errands.core import clock
 from errands.doors.fastapi import Person, acting_person, create_api
 from errands.store import reads
 from errands.store.engine import Database
+from ops_app import ANN, BOB, ROOT, make_api, make_app, record, settings, signed_in, until
 
 FIELDS = {
     "task_id", "task", "status", "state", "ready", "successful", "result", "error", "progress", "attempt",

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from celery.contrib.testing.worker import start_worker
 from fastapi.testclient import TestClient
-from ops_app import ROOT, make_api, make_app, record, settings, until
 from prometheus_client.parser import text_string_to_metric_families
 
 from errands import Errands, Event, Kind
@@ -21,7 +20,7 @@ from errands.doors.fastapi import create_api
 from errands.doors.local.valkey import EmbeddedValkey
 from errands.ops.doctor import Level, doctor
 from errands.store.engine import Database
-
+from ops_app import ROOT, make_api, make_app, record, settings, until
 
 LABELS = ("task", "state", "worker", "queue", "le")
 

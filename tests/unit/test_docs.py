@@ -42,7 +42,17 @@ _BLOCK = re.compile(r"((?:<!--(?:(?!-->).)*-->\s*)*)^```python\n(.*?)^```$", re.
 _COMMENT = re.compile(r"<!--\s*(continues|before|file|not run)(?::\s*(.*?))?\s*-->", re.S)
 _CODE = re.compile(r"^```.*?^```$", re.S | re.M)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
-_OURS = ("ERRANDS_", "CELERY_", "REDIS_", "DATABASE_URL", "SMTP_", "EMAIL_", "TASKS_", "WEBHOOK_", "FIREBASE_")
+_OURS = (
+    "ERRANDS_",
+    "CELERY_",
+    "REDIS_",
+    "DATABASE_URL",
+    "SMTP_",
+    "EMAIL_",
+    "TASKS_",
+    "WEBHOOK_",
+    "FIREBASE_",
+)
 
 
 @dataclass
@@ -81,7 +91,12 @@ def stories(page: Path) -> list[Story]:
     return found
 
 
-EXAMPLES = [story for page in (*sorted(DOCS.glob("*.md")), ROOT / "README.md") if page.exists() for story in stories(page)]
+EXAMPLES = [
+    story
+    for page in (*sorted(DOCS.glob("*.md")), ROOT / "README.md")
+    if page.exists()
+    for story in stories(page)
+]
 
 
 @pytest.fixture

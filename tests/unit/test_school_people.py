@@ -27,6 +27,13 @@ async def school(database: Database, tmp_path: Path) -> AsyncIterator[School]:
         yield school
 
 
+@pytest.fixture
+async def lite(sqlite_database: Database, tmp_path: Path) -> AsyncIterator[School]:
+    """For what is refused before any database is asked."""
+    async with school_on(sqlite_database, tmp_path) as school:
+        yield school
+
+
 def registration(**changes: object) -> dict[str, object]:
     return {"email": "ann@example.org", "password": PASSWORD, "full_name": "Ann Lee", **changes}
 
@@ -90,14 +97,14 @@ async def test_an_address_is_taken_in_any_spelling_and_in_a_race(school: School)
     ],
 )
 async def test_wrong_input_is_refused_with_a_reason_and_leaves_nothing(
-    school: School, wrong: dict[str, object]
+    lite: School, wrong: dict[str, object]
 ) -> None:
-    answer = await school.http.post("/register", json=registration(**wrong))
+    answer = await lite.http.post("/register", json=registration(**wrong))
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["msg"]
     assert PASSWORD not in answer.text
-    assert await count(school, User) == 0
-    assert school.mailer.outbox == []
+    assert await count(lite, User) == 0
+    assert lite.mailer.outbox == []
 
 
 @pytest.mark.parametrize(
@@ -114,20 +121,20 @@ async def test_wrong_input_is_refused_with_a_reason_and_leaves_nothing(
         b"[" * 100_000,
     ],
 )
-async def test_a_body_that_is_no_json_is_a_4xx(school: School, content: bytes) -> None:
+async def test_a_body_that_is_no_json_is_a_4xx(lite: School, content: bytes) -> None:
     headers = {"Content-Type": "application/json"}
-    answer = await school.http.post("/register", content=content, headers=headers)
+    answer = await lite.http.post("/register", content=content, headers=headers)
     assert answer.status_code in (400, 422)
     assert "detail" in answer.json()
 
 
-async def test_a_body_of_a_megabyte_and_more_is_not_read(school: School) -> None:
+async def test_a_body_of_a_megabyte_and_more_is_not_read(lite: School) -> None:
     async def drip() -> AsyncIterator[bytes]:
         for _ in range(40):
             yield b" " * 64 * 1024
 
     for content in (b" " * 2_000_000, drip()):
-        answer = await school.http.post("/register", content=content)
+        answer = await lite.http.post("/register", content=content)
         assert answer.status_code == 413
         assert "detail" in answer.json()
 
@@ -221,9 +228,9 @@ async def test_no_token_is_kept_in_the_database(school: School) -> None:
         ("DELETE", "/certificates/C-1"),
     ],
 )
-async def test_who_is_not_signed_in_gets_401(school: School, method: str, path: str) -> None:
+async def test_who_is_not_signed_in_gets_401(lite: School, method: str, path: str) -> None:
     for headers in ({}, {"Authorization": "Bearer made-up"}, {"Authorization": "Basic YTpi"}):
-        answer = await school.http.request(method, path, headers=headers, json={})
+        answer = await lite.http.request(method, path, headers=headers, json={})
         assert answer.status_code == 401
         assert answer.headers["WWW-Authenticate"] == "Bearer"
 
@@ -325,18 +332,18 @@ async def test_the_reset_token_is_nowhere_but_in_the_mail(school: School) -> Non
     assert "the-token-itself" not in str(runs)
 
 
-async def test_the_page_behind_the_reset_link_works_without_script(school: School) -> None:
-    await school.user("ann@example.org")
-    await school.http.post("/password-reset", json={"email": "ann@example.org"})
-    token = await token_in_the_mail(school, "ann@example.org")
-    form = await school.http.get("/password-reset", params={"token": f'{token}"><script>'})
+async def test_the_page_behind_the_reset_link_works_without_script(lite: School) -> None:
+    await lite.user("ann@example.org")
+    await lite.http.post("/password-reset", json={"email": "ann@example.org"})
+    token = await token_in_the_mail(lite, "ann@example.org")
+    form = await lite.http.get("/password-reset", params={"token": f'{token}"><script>'})
     assert "<script>" not in form.text
     assert "script" not in form.headers["Content-Security-Policy"]
     sent = {"token": token, "password": "short"}
-    assert (await school.http.post("/password-reset/page", data=sent)).status_code == 422
+    assert (await lite.http.post("/password-reset/page", data=sent)).status_code == 422
     sent["password"] = "a new password"
-    assert "is set" in (await school.http.post("/password-reset/page", data=sent)).text
-    assert (await school.http.post("/password-reset/page", data=sent)).status_code == 400
+    assert "is set" in (await lite.http.post("/password-reset/page", data=sent)).text
+    assert (await lite.http.post("/password-reset/page", data=sent)).status_code == 400
 
 
 async def test_ids_beyond_every_number_are_a_4xx(school: School) -> None:

@@ -21,7 +21,7 @@ from school.testing import School, school_on
 
 @pytest.fixture
 async def school(database: Database, tmp_path: Path) -> AsyncIterator[School]:
-    async with school_on(database, tmp_path) as school:
+    async with school_on(database, tmp_path, migrate=True) as school:
         yield school
 
 

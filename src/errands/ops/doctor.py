@@ -71,7 +71,9 @@ def _keys(app: App) -> Iterator[Finding]:
     )
     advice = "set ERRANDS_SECRET_KEYS; make a key with `python -m errands keys new`"
     if secret:
-        yield Finding(f"no key, and {', '.join(secret)} take secret arguments", Level.PROBLEM, advice)
+        yield Finding(
+            f"no key is set, and tasks have secret arguments: {', '.join(secret)}", Level.PROBLEM, advice
+        )
     else:
         yield Finding("no key for secret arguments and signed links", Level.WARNING, advice)
 

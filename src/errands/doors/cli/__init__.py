@@ -1,4 +1,4 @@
-"""The command line: `errands up`, `worker`, `beat`, `db upgrade`, `keys new`, `version`."""
+"""The command line: `errands up`, `worker`, `beat`, `doctor`, `db upgrade`, `keys new`, `version`."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ keys = typer.Typer(help="The keys that seal secret arguments.", no_args_is_help=
 cli.command()(commands.up)
 cli.command()(commands.worker)
 cli.command()(commands.beat)
+cli.command()(commands.doctor)
 cli.add_typer(database, name="db")
 cli.add_typer(keys, name="keys")
 cli.command()(commands.version)

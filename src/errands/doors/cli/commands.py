@@ -115,6 +115,41 @@ def new_key(key_id: Annotated[str, typer.Option("--id", help="Short name of the 
     typer.echo(Keyring.new_key(key_id))
 
 
+def doctor(
+    app: AppOption = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of lines.")] = False,
+) -> None:
+    """Look for what is wrong with a running system; exit status 1 if something is."""
+    import json
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from errands.app import Errands
+    from errands.doors.cli.application import load_app
+    from errands.ops.doctor import Level, doctor
+
+    application = load_app(_required(app))
+    if not isinstance(application, Errands):
+        raise LocalRunError(f"{app} is a plain Celery application; doctor looks at Errands applications.")
+    findings = doctor(application)
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        console = Console(highlight=False)
+        marks = {
+            Level.GOOD: "[green]good[/]   ",
+            Level.WARNING: "[yellow]warning[/]",
+            Level.PROBLEM: "[red]problem[/]",
+        }
+        for finding in findings:
+            console.print(f"{marks[finding.level]}  {finding.what}")
+            if finding.advice:
+                console.print(f"         → {finding.advice}")
+    if any(finding.level is Level.PROBLEM for finding in findings):
+        raise typer.Exit(1)
+
+
 def version() -> None:
     """Print the version of Errands."""
     from errands import __version__

@@ -57,6 +57,7 @@ def environment(
         "ERRANDS_SECRET_KEYS": home.secret_keys(),
         "ERRANDS_STORAGE_PATH": str(home / "files"),
         "ERRANDS_PUBLIC_URL": f"http://{LOOPBACK}:{ports.web}",
+        "ERRANDS_METRICS_OPEN": "true",
         "ERRANDS_WEBHOOK_ALLOW": f"{LOOPBACK}:{ports.webhooks}",
         # Lines appear when they are written, not when a buffer is full.
         "PYTHONUNBUFFERED": "1",

@@ -1,0 +1,234 @@
+"""The school with everything real: `errands up`, its workers, mails over SMTP, webhooks over HTTP."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from pypdf import PdfReader
+
+ROOT = Path("/work/main")
+SECONDS = 90
+OURS = ("ERRANDS_", "SMTP_", "EMAIL_", "CELERY_", "DATABASE_URL", "REDIS_URL", "TASKS_", "WEBHOOK_", "PORT")
+
+pytestmark = pytest.mark.timeout(240)
+
+
+class LocalSchool:
+    """What a newcomer has after `make up`."""
+
+    def __init__(self, access: dict[str, Any]) -> None:
+        self.access = access
+        self.api = httpx.Client(base_url=access["url"], timeout=30)
+        self.hook = f"{access['webhooks_url']}/hook/school"
+
+    def headers(self, who: str) -> dict[str, str]:
+        """The headers of the seeded admin, instructor or student."""
+        return self.sign_in(self.access[f"{who}_email"], self.access[f"{who}_password"])
+
+    def sign_in(self, email: str, password: str) -> dict[str, str]:
+        answer = self.api.post("/login", json={"email": email, "password": password}).raise_for_status()
+        return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+    def register(self, email: str, name: str) -> dict[str, str]:
+        body = {"email": email, "password": "correct horse", "full_name": name}
+        assert self.api.post("/register", json=body).status_code == 201
+        return self.sign_in(email, "correct horse")
+
+    def course(self, title: str, lessons: int) -> dict[str, Any]:
+        body = {"title": title, "lessons": [f"Lesson {number}" for number in range(lessons)]}
+        answer = self.api.post("/courses", json=body, headers=self.headers("instructor"))
+        return dict(answer.raise_for_status().json())
+
+    def subjects(self, email: str) -> list[str]:
+        found = httpx.get(f"{self.access['mail_url']}/api/messages", params={"to": email}).json()
+        return sorted(mail["subject"] for mail in found)
+
+    def deliveries(self) -> list[dict[str, Any]]:
+        return list(httpx.get(f"{self.access['webhooks_url']}/api/deliveries").json())
+
+    def until(self, condition: Callable[[], Any]) -> Any:
+        deadline = time.monotonic() + SECONDS
+        while not (found := condition()):
+            assert time.monotonic() < deadline, f"it did not happen in {SECONDS} s"
+            time.sleep(0.1)
+        return found
+
+    def ended(self, headers: dict[str, str], task_id: str) -> dict[str, Any]:
+        """The run, once it is over."""
+
+        def over() -> dict[str, Any] | None:
+            answer = self.api.get(f"/api/tasks/{task_id}", headers=headers)
+            run = answer.json() if answer.status_code == 200 else {}
+            return run if run.get("ready") else None
+
+        return dict(self.until(over))
+
+    def graduate(self, headers: dict[str, str], title: str) -> dict[str, Any]:
+        """Take a course of one lesson to its end; returns the certificate once everything was told."""
+        course = self.course(title, lessons=1)
+        enrolled = self.api.post(f"/courses/{course['id']}/enroll", headers=headers).json()
+        self.api.post(f"/lessons/{course['lessons'][0]['id']}/complete", headers=headers).raise_for_status()
+        path = f"/enrollments/{enrolled['enrollment_id']}"
+        certificate = self.until(lambda: self.api.get(path, headers=headers).json()["certificate"])
+        self.until(lambda: len(self.kinds(certificate["id"])) == 2)
+        return dict(certificate)
+
+    def kinds(self, certificate_id: int) -> list[str]:
+        """The events that arrived about this certificate."""
+        told = [(row["event"], json.loads(row["body"])["data"]) for row in self.deliveries()]
+        return sorted(event for event, data in told if data.get("certificate_id") == certificate_id)
+
+
+@pytest.fixture(scope="module")
+def school(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSchool]:
+    home = tmp_path_factory.mktemp("school") / "home"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    environment["ERRANDS_DATABASE_URL"] = "postgresql://postgres@127.0.0.1:5432/school_try_pg"
+    environment["PYTHONPATH"] = f"{ROOT / 'src'}:{ROOT / 'apps'}"
+    command = [
+        sys.executable, "-m", "errands", "up", "--app", "school.app:app", "--web", "school.web:api",
+        "--seed", "school.seed:seed", "--home", str(home), "--port", "0",
+        "--worker", "io=emails,progress,webhooks,celery:4", "--worker", "cpu=certificates,*:1",
+    ]  # fmt: skip
+    printed = home.with_suffix(".out")
+    with printed.open("wb") as output:
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            deadline = time.monotonic() + SECONDS
+            while not (home / "access.json").exists():
+                assert process.poll() is None, printed.read_text()
+                assert time.monotonic() < deadline, printed.read_text()
+                time.sleep(0.1)
+            local = LocalSchool(json.loads((home / "access.json").read_text()))
+            body = {"url": local.hook, "events": ["*"]}
+            made = local.api.post("/webhooks", json=body, headers=local.headers("admin")).json()
+            secrets = {"school": made["secret"]}
+            httpx.put(f"{local.access['webhooks_url']}/api/secrets", json=secrets).raise_for_status()
+            yield local
+            local.api.close()
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(30)
+
+
+def test_from_registration_to_certificate(school: LocalSchool) -> None:
+    email, name = "ann@example.org", "Ann 王 علي नीता"
+    ann = school.register(email, name)
+    course = school.course("Графы & Bäume", lessons=3)
+    enrolled = school.api.post(f"/courses/{course['id']}/enroll", headers=ann).json()
+    assert school.ended(ann, enrolled["task_id"])["state"] == "succeeded"
+    path = f"/enrollments/{enrolled['enrollment_id']}"
+    for lesson, progress in zip(course["lessons"], (33, 66, 100), strict=True):
+        done = school.api.post(f"/lessons/{lesson['id']}/complete", headers=ann).json()
+        assert school.ended(ann, done["task_id"])["result"]["progress_percentage"] == progress
+        assert school.api.get(path, headers=ann).json()["progress_percentage"] == progress
+    certificate = school.until(lambda: school.api.get(path, headers=ann).json()["certificate"])
+
+    subjects = [
+        f"Welcome to Errands School, {name}",
+        "You are enrolled: Графы & Bäume",
+        "You have completed Графы & Bäume",
+        "Your certificate: Графы & Bäume",
+    ]
+    school.until(lambda: school.subjects(email) == sorted(subjects))
+    link = urlsplit(certificate["url"])
+    pdf = school.api.get(f"{link.path}?{link.query}").raise_for_status().content
+    reader = PdfReader(io.BytesIO(pdf))
+    assert certificate["number"] in reader.pages[0].extract_text()
+    checked = school.api.get(f"/certificates/{certificate['number']}").json()
+    assert (checked["valid"], checked["name"]) == (True, name)
+
+    school.until(lambda: len(school.kinds(certificate["id"])) == 2)
+    arrived = school.deliveries()
+    assert all(row["verified"] for row in arrived)
+    assert {row["event"] for row in arrived} >= {
+        "user.registered",
+        "course.enrolled",
+        "certificate.generated",
+        "course.completed",
+    }
+
+
+def test_two_last_lessons_at_once_in_real_workers_complete_once(school: LocalSchool) -> None:
+    """Mistake 6, with real workers: one completion, one certificate, one mail of each kind, one event."""
+    email = "bob@example.org"
+    bob = school.register(email, "Bob")
+    courses = [school.course(f"Race {number}", lessons=2) for number in range(5)]
+    paths = []
+    for course in courses:
+        answer = school.api.post(f"/courses/{course['id']}/enroll", headers=bob).json()
+        paths.append(f"/enrollments/{answer['enrollment_id']}")
+    lessons = [lesson["id"] for course in courses for lesson in course["lessons"]]
+    with ThreadPoolExecutor(len(lessons)) as pool:
+        answers = list(pool.map(lambda n: school.api.post(f"/lessons/{n}/complete", headers=bob), lessons))
+    assert {answer.status_code for answer in answers} == {202}
+    certificates = [
+        school.until(lambda path=path: school.api.get(path, headers=bob).json()["certificate"])
+        for path in paths
+    ]
+    for answer in answers:
+        assert school.ended(bob, answer.json()["task_id"])["state"] == "succeeded"
+    expected = ["Welcome to Errands School, Bob"]
+    for number in range(5):
+        about = f"Race {number}"
+        expected += [
+            f"You are enrolled: {about}",
+            f"You have completed {about}",
+            f"Your certificate: {about}",
+        ]
+    school.until(lambda: len(school.subjects(email)) >= len(expected))
+    school.until(lambda: all(len(school.kinds(certificate["id"])) >= 2 for certificate in certificates))
+    # What was sent twice would be in the queues before this.
+    school.graduate(school.register("last@example.org", "Last"), "Last of all")
+    assert school.subjects(email) == sorted(expected)
+    for certificate in certificates:
+        assert school.kinds(certificate["id"]) == ["certificate.generated", "course.completed"]
+
+
+def test_one_does_not_see_the_runs_of_another_and_admins_see_all(school: LocalSchool) -> None:
+    """Mistakes 16 and 17: unknown ids wait for ever; whoever guesses an id reads anyone's result."""
+    cid = school.register("cid@example.org", "Cid")
+    course = school.course("Seen by whom", lessons=1)
+    task_id = school.api.post(f"/courses/{course['id']}/enroll", headers=cid).json()["task_id"]
+    other, admin = school.headers("student"), school.headers("admin")
+    assert school.api.get(f"/api/tasks/{task_id}", headers=cid).status_code == 200
+    assert school.api.get(f"/api/tasks/{task_id}", headers=admin).status_code == 200
+    assert school.api.get(f"/api/tasks/{task_id}", headers=other).status_code == 404
+    assert school.api.get("/api/tasks/no-such-run", headers=admin).status_code == 404
+    assert school.api.get("/api/celery/health", headers=cid).status_code == 403
+    health = school.api.get("/api/celery/health", headers=admin).json()
+    assert health["overall"] == "healthy", health
+
+
+def test_a_reset_link_arrives_and_its_token_is_nowhere_else(school: LocalSchool) -> None:
+    """Mistake 8: anyone with Redis, Flower or the logs has the token."""
+    school.register("dan@example.org", "Dan")
+    school.api.post("/password-reset", json={"email": "dan@example.org"}).raise_for_status()
+    school.until(lambda: "A new password for Errands School" in school.subjects("dan@example.org"))
+    found = httpx.get(f"{school.access['mail_url']}/api/messages", params={"to": "dan@example.org"}).json()
+    text = next(mail["text"] for mail in found if mail["subject"].startswith("A new password"))
+    token = text.partition("token=")[2].split()[0]
+    home = Path("/nonexistent")
+    for path in home.rglob("*"):
+        if path.is_file() and path.parent.name != "mail":
+            assert token.encode() not in path.read_bytes(), path
+    body = {"token": token, "password": "a new password"}
+    assert school.api.post("/password-reset/confirm", json=body).status_code == 204
+    assert school.api.post("/password-reset/confirm", json=body).status_code == 400
+    school.sign_in("dan@example.org", "a new password")
