@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from rich.console import Console
 from benchmarks import course, picture, report
 from benchmarks.contender import BenchmarkError, Contender, load, names
 from benchmarks.stand import server_version
+from benchmarks.work import WORKLOADS, Workload
 
 RESULTS = Path(__file__).parent / "results"
 QUICK_TASKS = 1_000
@@ -29,6 +31,10 @@ def main(
     only: Annotated[
         list[str] | None, typer.Option("--only", help="Measure this one only; repeatable, in any order.")
     ] = None,
+    work: Annotated[
+        list[str] | None,
+        typer.Option("--work", help=f"This kind of task only; repeatable: {', '.join(WORKLOADS)}."),
+    ] = None,
     results: Annotated[Path, typer.Option(help="The folder for results.")] = RESULTS,
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep it as the repository's result, latest.*")
@@ -39,16 +45,23 @@ def main(
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
-    chosen = {name: load(name) for name in names() if only is None or name in only}
-    for name in only or ():
-        load(name)
-    result = _measure(chosen, QUICK_TASKS if quick else tasks, rounds, probes, console)
+    # In the table's order; loading what was asked for tells of a name that does not exist.
+    chosen = dict(sorted(((name, load(name)) for name in only or names()), key=lambda item: item[1].order))
+    if unknown := sorted(set(work or ()) - set(WORKLOADS)):
+        raise BenchmarkError(f"no kind of task is called {unknown[0]!r}; there are: {', '.join(WORKLOADS)}")
+    works = [WORKLOADS[name] for name in work or WORKLOADS]
+    result = _measure(chosen, QUICK_TASKS if quick else tasks, rounds, probes, works, console)
     report.show(result, console)
     console.print(f"Written: {_write(result, results, keep=keep)}", soft_wrap=True)
 
 
 def _measure(
-    chosen: dict[str, Contender], tasks: int, rounds: int, probes: int, console: Console
+    chosen: dict[str, Contender],
+    tasks: int,
+    rounds: int,
+    probes: int,
+    works: Sequence[Workload],
+    console: Console,
 ) -> report.Result:
     result = report.Result(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -66,7 +79,7 @@ def _measure(
             order = list(chosen)[turn % len(chosen) :] + list(chosen)[: turn % len(chosen)]
             for name in order:
                 status.update(f"Round {turn + 1} of {rounds}: {chosen[name].label}")
-                result.rounds[name].append(course.run(name, chosen[name], tasks, probes))
+                result.rounds[name].append(course.run(name, chosen[name], tasks, probes, works))
     return result
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from benchmarks.contender import BenchmarkError, Contender
 from benchmarks.figures import percentile
@@ -12,18 +12,22 @@ from benchmarks.stand import Stand, stand
 from benchmarks.work import WORKLOADS, Workload
 
 PROCESSES = 2
+ALL = tuple(WORKLOADS.values())
 _START_SECONDS = 60.0
 _SLOWEST_RATE = 20.0  # tasks a second; a worker that does fewer is taken to hang
 _RUN_UP = 0.05
 
 
-def run(name: str, contender: Contender, tasks: int, probes: int) -> dict[str, float]:
+def run(
+    name: str, contender: Contender, tasks: int, probes: int, works: Sequence[Workload] = ALL
+) -> dict[str, float]:
     """Measure everything once, on a fresh server.
 
     Args:
         name: of the contender's file.
         tasks: how many of each workload; see `Workload.count`.
         probes: tasks sent to an idle worker.
+        works: the workloads, in this order.
 
     Returns:
         Figures by the keys of `figures.MEASURES`.
@@ -33,7 +37,7 @@ def run(name: str, contender: Contender, tasks: int, probes: int) -> dict[str, f
     """
     found: dict[str, float] = {}
     with stand(name, contender) as place:
-        for work in WORKLOADS.values():
+        for work in works:
             figures = _workload(place, work, work.count(tasks))
             found |= {f"{work.name}.{key}": value for key, value in figures.items()}
         found |= _idle(place, probes)

@@ -78,9 +78,8 @@ def show(result: Result, console: Console) -> None:
     base, *others = result.rounds
     contenders = result.contenders
     rounds = len(result.rounds[base])
-    table = Table(
-        title=f"{result.tasks:,} tasks, {result.processes} processes, median of {rounds} rounds (range)"
-    )
+    how = f"median of {rounds} rounds (range)" if rounds > 1 else "one round"
+    table = Table(title=f"{result.tasks:,} tasks, {result.processes} processes, {how}")
     table.add_column("", no_wrap=True)
     for name in result.rounds:
         table.add_column(contenders[name]["label"], justify="right", no_wrap=True)
@@ -88,14 +87,19 @@ def show(result: Result, console: Console) -> None:
     bases = [name for name in result.rounds if name != ours] if ours else []
     for name in bases:
         table.add_column(f"{contenders[str(ours)]['label']} ÷ {contenders[name]['label']}", justify="right")
-    for index, (work, group) in enumerate(figures.measures(list(WORKLOADS)).items()):
+    measured = {key for each in result.rounds.values() for found in each for key in found}
+    detailed = True
+    for work, group in figures.measures(list(WORKLOADS)).items():
+        told = [measure for measure in group if measure.key in measured and (detailed or not measure.detail)]
+        if not told:
+            continue
+        detailed = False
         table.add_section()
         table.add_row(Text(WORKLOADS[work].label if work else "idle", style="bold"))
-        for measure in group:
+        for measure in told:
             cells = [_cell(result.summary(name, measure.key)) for name in result.rounds]
-            if any(cells) and not (measure.detail and index):
-                ratios = [_ratio(result.ratio(str(ours), name, measure.key), measure) for name in bases]
-                table.add_row(f"  {measure.label}, {measure.unit}", *cells, *ratios)
+            ratios = [_ratio(result.ratio(str(ours), name, measure.key), measure) for name in bases]
+            table.add_row(f"  {measure.label}, {measure.unit}", *cells, *ratios)
     console.print(Group(table, *_notes(result)))
 
 
@@ -107,7 +111,8 @@ def number(value: float) -> str:
 def _cell(found: Summary | None) -> str:
     if found is None:
         return ""
-    return f"{number(found.median)} ({number(found.least)}–{number(found.most)})"
+    text, least, most = number(found.median), number(found.least), number(found.most)
+    return text if least == most else f"{text} ({least}–{most})"
 
 
 def _ratio(value: float | None, measure: Measure) -> Text:

@@ -39,7 +39,7 @@ class Stand:
         kept = {
             key: value for key, value in os.environ.items() if not key.startswith(("ERRANDS_", "CELERY_"))
         }
-        self._environment = {
+        self.environment = {
             **kept,
             "BENCHMARK_BROKER_URL": place.url,
             "BENCHMARK_HOME": str(place.home),
@@ -53,7 +53,7 @@ class Stand:
         log = self.place.home / f"{name}.log"
         with log.open("ab") as output:
             process = subprocess.Popen(
-                command, env=self._environment, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output,
+                command, env=self.environment, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output,
                 stderr=output, start_new_session=True,
             )  # fmt: skip
         self._processes.append((process, log))
@@ -67,7 +67,7 @@ class Stand:
         """What `python -m benchmarks.sender <this contender> …` measured."""
         command = [sys.executable, "-m", "benchmarks.sender", self.name, *arguments]
         done = subprocess.run(
-            command, env=self._environment, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True,
+            command, env=self.environment, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True,
             text=True, check=False,
         )  # fmt: skip
         if done.returncode != 0:

@@ -100,7 +100,8 @@ class Sending(celery.Celery):
         owner = owner or known.get("owner") or _owner.get() or mine.get("owner")
         if owner is not None:
             known["owner"] = str(owner)
-        if parent is not None and task_id is not None and parent.request.id == task_id:
+        goes_on = parent is not None and task_id is not None and parent.request.id == task_id
+        if goes_on and not known.get("copy"):
             # A retry, a snooze, a replacement: the same run goes on, and older messages of it are stale.
             known["hop"] = int(mine.get("hop", 0)) + 1
         known["queued_at"] = round(clock.timestamp(), 3)
@@ -125,6 +126,8 @@ class Sending(celery.Celery):
         if "errands" not in (headers or {}):
             headers = self.envelope(headers, task_id, None)
         goes_on = "hop" in headers["errands"]
+        # A task that is known here says where it waits, also when it is sent by its name.
+        options.setdefault("task_type", self.tasks.get(name))
         if self._capture is not None:
             return self._captured(name, args, kwargs, task_id, countdown=countdown, eta=eta, **options)
         try:

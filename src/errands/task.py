@@ -37,6 +37,7 @@ class Task(celery.Task, Generic[P, R]):
     """
 
     abstract = True
+    Request = "errands.worker.request:Request"
     rules = Rules()
     function: Any = None  # None: a task of Celery itself
     is_async = False
@@ -174,8 +175,9 @@ class Task(celery.Task, Generic[P, R]):
 
     def on_retry(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Celery calls this when another attempt was sent. Overriding it, call it as well."""
-        reason = einfo.exception
-        execution.settle(self, "RETRY", getattr(reason, "exc", reason), task_id)
+        if einfo is not None:  # else the worker is stopping, and `Request.cancel` tells it
+            reason = einfo.exception
+            execution.settle(self, "RETRY", getattr(reason, "exc", reason), task_id)
 
     def after_return(
         self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any

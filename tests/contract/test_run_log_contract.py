@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from errands.broker import leases
 from errands.broker.client import Clients
 from errands.broker.events import EventStream
 from errands.broker.keys import Keys
@@ -132,6 +133,45 @@ def test_a_second_copy_of_a_running_message_is_refused(live: LiveRuns) -> None:
 def test_a_dead_workers_message_starts_elsewhere_until_it_is_poison(live: LiveRuns) -> None:
     verdicts = [live.record(event(Kind.STARTED), hop=0, redelivered=n > 0)[0] for n in range(4)]
     assert verdicts == ["ok", "ok", "ok", "poison"]
+
+
+@pytest.fixture
+def owner(valkey: Any, key_prefix: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A worker process that holds a lease, and a way to let it die."""
+    keys = Keys(key_prefix)
+    monkeypatch.setattr(leases, "_holder", "")
+    leases.take("w1@host")
+    leases.renew(valkey, keys)
+    return lambda: leases.release(valkey, keys)
+
+
+def test_while_its_owner_lives_a_run_is_nobody_elses(live: LiveRuns, owner: Any) -> None:
+    """Mistake 27: a visibility timeout shorter than a task, and it ran twice."""
+    live.record(event(Kind.STARTED), hop=0)
+    assert live.record(event(Kind.STARTED), hop=0, redelivered=True)[0] is Verdict.RUNNING
+    owner()
+    assert live.record(event(Kind.STARTED), hop=0, redelivered=True) == ("ok", 2)
+
+
+def test_a_copy_waits_for_the_death_of_the_owner_and_for_nothing_else(live: LiveRuns, owner: Any) -> None:
+    live.record(event(Kind.STARTED), hop=0)
+    assert live.record(event(Kind.STARTED), hop=0, copy=True)[0] is Verdict.RUNNING
+    live.record(event(Kind.RETRYING), hop=0)
+    assert live.record(event(Kind.STARTED), hop=0, copy=True)[0] is Verdict.STALE
+    live.record(event(Kind.STARTED), hop=1)
+    assert live.record(event(Kind.STARTED), hop=0, copy=True)[0] is Verdict.STALE
+    owner()
+    assert live.record(event(Kind.STARTED), hop=1, copy=True) == ("ok", 3)
+
+
+def test_a_lost_process_counts_and_a_stopped_worker_does_not(live: LiveRuns, owner: Any) -> None:
+    for _ in range(5):
+        assert live.record(event(Kind.STARTED), hop=0, redelivered=True) == ("ok", 1)
+        live.record(event(Kind.SNOOZED, note="the worker was stopped"), hop=0)
+    for number in (1, 2, 3):
+        assert live.record(event(Kind.STARTED), hop=0, redelivered=True) == ("ok", number)
+        live.record(event(Kind.LOST), hop=0)
+    assert live.record(event(Kind.STARTED), hop=0, redelivered=True)[0] is Verdict.POISON
 
 
 def test_a_message_that_was_sent_on_is_stale(live: LiveRuns) -> None:

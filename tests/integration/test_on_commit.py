@@ -116,6 +116,14 @@ def test_secrets_lie_sealed_in_the_outbox(app: Errands) -> None:
         session.rollback()
 
 
+def test_an_id_that_waits_already_is_the_same_run(app: Errands) -> None:
+    """A task that is delivered twice asks twice for its follow-up, maybe before the first was sent."""
+    for _ in range(2):
+        with app.database.session() as session:
+            app.tasks["greet"].apply_on_commit(session, ("Ann",), task_id="child")
+    assert waiting(app.database) == 1
+
+
 def test_options_and_owner_travel_along(app: Errands, enqueued: Enqueued) -> None:
     with app.acting_as("7"), app.database.session() as session:
         app.tasks["greet"].apply_on_commit(session, ("Ann",), countdown=60, task_id="mine")
@@ -146,6 +154,12 @@ async def test_a_loop_is_not_held_up_by_the_sending(app: Errands, monkeypatch: p
     async with app.database.async_session() as session:
         app.tasks["greet"].delay_on_commit(session, "Ann")
     assert loop_thread == [False]
+
+
+async def test_a_plain_session_works_inside_of_a_loop_too(app: Errands, enqueued: Enqueued) -> None:
+    with app.database.session() as session:
+        app.tasks["greet"].delay_on_commit(session, "Ann")
+    enqueued.assert_enqueued("greet", "Ann")
 
 
 def test_a_runs_own_session_sends_its_follow_ups_with_its_commit(app: Errands) -> None:

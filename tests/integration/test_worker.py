@@ -247,6 +247,30 @@ def test_a_follow_up_sent_twice_is_one_run(rig: Rig) -> None:
     assert run.facts["parent_id"] == run.facts["root_id"]
 
 
+def test_a_copy_of_a_run_at_work_is_neither_run_nor_lost(rig: Rig, tmp_path: Path) -> None:
+    """Mistake 27: what waits or runs longer than the visibility timeout was given out, and done, twice."""
+    if rig.broker != "valkey":
+        pytest.skip("the copy is made with the embedded Valkey's own means")
+    go, mark = tmp_path / "go", uuid.uuid4().hex[:6]
+    queue = task(rig, "patient").rules.queue
+    with plain_celery(rig) as sender:
+        result = sender.send_task("patient", (str(go), mark), queue="aside")
+    message = json.loads(rig.valkey.lpop("aside"))
+    message["properties"]["delivery_info"]["routing_key"] = queue
+    rig.valkey.lpush(queue, json.dumps(message))
+    until(lambda: rig.lines(f"begun {mark}"), what="the run has begun")
+    message["properties"]["delivery_info"]["redelivered"] = True
+    message["properties"]["delivery_tag"] = str(uuid.uuid4())
+    rig.valkey.lpush(queue, json.dumps(message))
+    waits = until(
+        lambda: [raw for raw in rig.valkey.hvals("unacked") if b'"copy": true' in raw], what="the copy waits"
+    )
+    assert result.id.encode() in waits[0]
+    go.touch()
+    assert rig.ended(result.id).state is State.SUCCEEDED
+    assert len(rig.lines(f"begun {mark}")) == 1
+
+
 def test_progress_is_live(rig: Rig) -> None:
     result = task(rig, "steps").delay(200)
     assert result.get(timeout=20) == 200
@@ -255,7 +279,9 @@ def test_progress_is_live(rig: Rig) -> None:
 
 
 def test_old_names_are_answered(rig: Rig) -> None:
-    assert rig.app.send_task("plus", (2, 3), queue=task(rig, "add").rules.queue).get(timeout=20) == 5
+    result = rig.app.send_task("plus", (2, 3))
+    assert result.get(timeout=20) == 5
+    assert rig.ended(result.id).facts["queue"] == task(rig, "add").rules.queue
 
 
 def test_canvas(rig: Rig) -> None:

@@ -114,7 +114,7 @@ def steps(count: int, *, run: Run) -> int:
 
 
 @app.task(name="patient", queue=QUEUE)
-def patient(go: str, n: int) -> int:
+def patient(go: str, n: int | str) -> int | str:
     """Runs until the file `go` is there."""
     effect("begun", n)
     while not Path(go).exists():

@@ -145,5 +145,5 @@ def test_pydantic_secrets_are_refused_with_advice() -> None:
 def test_a_type_that_cannot_be_sent_is_refused_with_advice() -> None:
     def task(socket: object, thing: Keyring) -> None: ...
 
-    with pytest.raises(ConfigurationError, match="app.provide"):
+    with pytest.raises(ConfigurationError, match=r"app\.provide"):
         of(task)

@@ -35,8 +35,10 @@ from errands.worker.loop import process_loop
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 INDEX = DOCS / "README.md"
-TOP = [page for name in ("README", "CONTRIBUTING", "CHANGELOG") if (page := ROOT / f"{name}.md").exists()]
-PAGES = [*sorted(DOCS.rglob("*.md")), *TOP]
+PAGES = [
+    *sorted(DOCS.rglob("*.md")),
+    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")),
+]
 
 _BLOCK = re.compile(r"((?:<!--(?:(?!-->).)*-->\s*)*)^```python\n(.*?)^```$", re.S | re.M)
 _COMMENT = re.compile(r"<!--\s*(continues|before|file|not run)(?::\s*(.*?))?\s*-->", re.S)
@@ -91,12 +93,7 @@ def stories(page: Path) -> list[Story]:
     return found
 
 
-EXAMPLES = [
-    story
-    for page in (*sorted(DOCS.glob("*.md")), ROOT / "README.md")
-    if page.exists()
-    for story in stories(page)
-]
+EXAMPLES = [story for page in (*sorted(DOCS.glob("*.md")), ROOT / "README.md") for story in stories(page)]
 
 
 @pytest.fixture
@@ -126,10 +123,12 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str,
 def test_the_example_runs(story: Story, fresh: dict[str, Any], tmp_path: Path) -> None:
     code = []
     for block in story.blocks:
-        if block.file is not None:
+        parts = [(block.before, 1)]
+        if block.file is None:
+            parts.append((block.code, block.line))
+        else:
             (tmp_path / block.file).write_text(block.code)
-            continue
-        for text, line in ((block.before, 1), (block.code, block.line)):
+        for text, line in parts:
             tree = ast.parse(text, str(story.page))
             ast.increment_lineno(tree, line - 1)
             code.append(
@@ -205,7 +204,7 @@ def rows(page: Path) -> dict[str, list[str]]:
     """The cells of all table rows that begin with `code`, by that code."""
     found: dict[str, list[str]] = {}
     for line in page.read_text().splitlines():
-        match = re.match(r"\| `([^`]+)` \|(.*)\|$", line)
+        match = re.match(r"\| `(\w+)` \|(.*)\|$", line)
         if match:
             assert match[1] not in found, f"{page.name}: {match[1]} stands there twice"
             found[match[1]] = [cell.strip() for cell in match[2].split("|")]

@@ -35,6 +35,10 @@ class Keys:
         """Hash: when each schedule was last due and sent."""
         return f"{self.prefix}schedule"
 
+    def lease(self, holder: str) -> str:
+        """String with an expiry: the worker process `holder` is alive."""
+        return f"{self.prefix}lease:{holder}"
+
     def worker(self, name: str) -> str:
         """Hash with a lease: what a live worker says of itself."""
         return f"{self.prefix}worker:{name}"

@@ -12,6 +12,7 @@ from enum import StrEnum
 from importlib.resources import files
 from typing import Any
 
+from errands.broker import leases
 from errands.broker.client import Clients
 from errands.broker.keys import Keys
 from errands.core.events import Event, Kind
@@ -83,13 +84,16 @@ class LiveRuns:
         self._max_deliveries = max_deliveries
         self._digest: str | None = None
 
-    def record(self, event: Event, *, hop: int = -1, redelivered: bool = False) -> tuple[Verdict, int]:
+    def record(
+        self, event: Event, *, hop: int = -1, redelivered: bool = False, copy: bool = False
+    ) -> tuple[Verdict, int]:
         """Write one event. One round trip.
 
         Args:
             event: what happened.
             hop: how often the message at hand was sent on (retries, snoozes); -1 when no message is at hand.
             redelivered: the broker says that it gave this message to a worker before.
+            copy: the message is one that found its run in the hands of a live worker, and waited.
 
         Returns:
             The verdict, and the number of the run's present attempt.
@@ -112,8 +116,11 @@ class LiveRuns:
             self._result_expires if final else _WEEK + wait,
             self._events_max,
             hop,
-            int(redelivered),
+            int(redelivered or copy),
             self._max_deliveries,
+            leases.holder(),
+            int(copy),
+            self._keys.lease(""),
             *_pairs(event, hop),
         )
         verdict, attempt = reply
@@ -162,5 +169,6 @@ def _read(run_id: str, row: Any) -> LiveRun | None:
     facts = {name.decode(): value for name, value in row.items()}
     state = State(facts.pop("state").decode())
     attempt, hop = int(facts.pop("attempt", 0)), int(facts.pop("hop", 0))
-    facts.pop("deliveries", None)
+    for own in ("deliveries", "lease"):
+        facts.pop(own, None)
     return LiveRun(run_id, state, attempt, hop, {name: json.loads(value) for name, value in facts.items()})

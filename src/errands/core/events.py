@@ -19,6 +19,7 @@ class Kind(StrEnum):
     LOG = "log"
     RETRYING = "retrying"  # the attempt failed; another follows at `eta`
     SNOOZED = "snoozed"  # the attempt put itself off until `eta`; it does not count
+    LOST = "lost"  # the process that worked on the attempt died; the message goes back to its queue
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     DISCARDED = "discarded"
@@ -32,6 +33,7 @@ _STATE_AFTER = {
     Kind.STARTED: State.RUNNING,
     Kind.RETRYING: State.RETRYING,
     Kind.SNOOZED: State.RETRYING,
+    Kind.LOST: State.RETRYING,
     Kind.SUCCEEDED: State.SUCCEEDED,
     Kind.FAILED: State.FAILED,
     Kind.DISCARDED: State.DISCARDED,

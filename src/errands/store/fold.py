@@ -18,7 +18,7 @@ from errands.store.row import Row
 
 # Upper bounds in seconds. From a mail (a tenth) to a nightly report (an hour).
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, float("inf"))
-LOST = "lost"  # the outcome of an attempt whose worker died: another one began while it was open
+LOST = Kind.LOST.value  # the outcome of an attempt whose worker died: another one began while it was open
 SNOOZED = Kind.SNOOZED.value
 DEAD_LETTER = Kind.DEAD_LETTER.value
 UNKNOWN_TASK = "unknown"
@@ -150,6 +150,9 @@ class Fold:
     def _put_off(self, run: Row, event: Event, at: datetime, doubtful: bool) -> None:
         """An attempt failed or was snoozed, and another follows."""
         number = event.attempt or run.get("attempt") or 1
+        known = self.attempts.get((event.run_id, number))
+        if event.kind is Kind.LOST and known is not None and known.get("outcome") is not None:
+            return
         if not self._close(run, number, event, at, doubtful):
             return
         self._count(run, event, event.kind.value)
@@ -157,7 +160,7 @@ class Fold:
             run.set(
                 state=State.RETRYING.value, attempt=number, eta=_optional_time(event.eta), worker=event.worker
             )
-            if event.kind is Kind.RETRYING:
+            if event.kind in (Kind.RETRYING, Kind.LOST):
                 run.set(**_error(event))
 
     def _ended(self, run: Row, event: Event, at: datetime, doubtful: bool) -> None:
@@ -283,6 +286,7 @@ _HANDLERS: dict[Kind, Callable[[Fold, Row, Event, datetime, bool], None]] = {
     Kind.PROGRESS: Fold._progress,
     Kind.RETRYING: Fold._put_off,
     Kind.SNOOZED: Fold._put_off,
+    Kind.LOST: Fold._put_off,
     Kind.SUCCEEDED: Fold._ended,
     Kind.FAILED: Fold._ended,
     Kind.DISCARDED: Fold._ended,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import delete, event, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, registry
+from sqlalchemy.util import await_only
+from sqlalchemy.util.concurrency import in_greenlet
 
 from errands.core import clock
 from errands.store import tables
@@ -53,6 +57,7 @@ def add(
     waiting = synchronous.info.get(_KEY)
     if waiting is None:
         synchronous.info[_KEY] = waiting = []
+        event.listen(synchronous, "before_flush", _insert)
         event.listen(synchronous, "after_commit", lambda sent: _after_commit(sent, publish))
     waiting.append(run_id)
 
@@ -70,6 +75,19 @@ def remove(database: Database, run_ids: Sequence[str]) -> None:
         connection.execute(delete(tables.outbox).where(tables.outbox.c.id.in_(run_ids)))
 
 
+def _insert(session: Session, _context: Any, _instances: Any) -> None:
+    """Insert new entries ourselves: an id that is in the outbox already is the same run, and no error."""
+    entries = [item for item in session.new if isinstance(item, OutboxEntry)]
+    if not entries:
+        return
+    names = tables.outbox.c.keys()
+    values = [{name: getattr(entry, name) for name in names if hasattr(entry, name)} for entry in entries]
+    for entry in entries:
+        session.expunge(entry)
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    session.execute(dialect.insert(tables.outbox).values(values).on_conflict_do_nothing())
+
+
 def _after_commit(session: Session, publish: Publish) -> None:
     if session.in_nested_transaction():  # a savepoint: the transaction itself is still open
         return
@@ -82,13 +100,7 @@ def _after_commit(session: Session, publish: Publish) -> None:
 
 def _off_the_loop(publish: Publish, run_ids: list[str]) -> None:
     """Publish in a thread when an event loop waits for this commit, so that the loop is not held up."""
-    import asyncio
-
-    from sqlalchemy.util import await_only
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        publish(run_ids)
-    else:
+    if in_greenlet():  # the session is an AsyncSession's
         await_only(asyncio.to_thread(publish, run_ids))
+    else:
+        publish(run_ids)

@@ -32,6 +32,7 @@ logger = logging.getLogger("errands.run")
 _TEXT_MAX = 2_000
 _TRACEBACK_MAX = 20_000
 _INLINE_SNOOZES = 100
+_LOOK_AGAIN = 30.0  # seconds
 _NOT_STARTED = {
     Verdict.REFUSED: "it has ended or was revoked",
     Verdict.STALE: "it was sent on since",
@@ -117,11 +118,14 @@ def admit(task: Any) -> Run:
         worker=request.hostname,
         max_attempts=policy.times + 1,
     )
-    redelivered = bool(delivery.get("redelivered"))
-    verdict, number = host.live.record(event, hop=hop, redelivered=redelivered)
+    redelivered, copy = bool(delivery.get("redelivered")), bool(envelope.get("copy"))
+    verdict, number = host.live.record(event, hop=hop, redelivered=redelivered, copy=copy)
+    if verdict is Verdict.RUNNING and (redelivered or copy):
+        look_again(task)
     if verdict in _NOT_STARTED:
         logger.info("%s[%s] is not started: %s", task.name, request.id, _NOT_STARTED[verdict])
         raise Ignore(_NOT_STARTED[verdict])
+    envelope.pop("copy", None)  # from here on it is the run's own message
     run = Run(
         request.id, task.name, attempt=number, owner=envelope.get("owner"), hop=hop, log=host.live,
         interval=host.settings.progress_interval,
@@ -179,6 +183,22 @@ def send_again(task: Any, error: BaseException, wait: float, *, counted: bool) -
         # The message at hand is still ours: let the broker give it out again.
         raise Reject(exc, requeue=True) from error
     return CeleryRetry(exc=error, when=wait, sig=signature)
+
+
+def look_again(task: Any) -> None:
+    """Somebody alive is at the run whose message the broker gave out a second time: keep a copy, in case the
+    owner dies after all. It starts only then; once the run has ended it is dropped."""
+    request = task.request
+    envelope = envelope_of(request)
+    envelope = {**envelope, "hop": int(envelope.get("hop", 0)), "copy": True}
+    headers = {**(request.headers or {}), "errands": envelope}
+    signature = task.signature_from_request(
+        request, countdown=_LOOK_AGAIN, retries=request.retries, headers=headers
+    )
+    try:
+        signature.apply_async()
+    except Exception as exc:
+        raise Reject(exc, requeue=True) from exc
 
 
 def settle(task: Any, status: str = "", value: Any = None, run_id: str = "") -> None:

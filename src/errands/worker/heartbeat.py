@@ -11,7 +11,7 @@ import psutil
 from celery import bootsteps
 from celery.worker import state as worker_state
 
-from errands.broker import workers
+from errands.broker import leases, workers
 from errands.core import clock
 
 logger = logging.getLogger("errands.heartbeat")
@@ -32,6 +32,9 @@ class Heartbeat(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         """Report once now, then from a thread, which goes on while the main loop is busy."""
         self._started_at = clock.timestamp()
+        self._process = psutil.Process()
+        self._failing = False
+        self._report(parent)  # before the first message is taken
         self._thread = threading.Thread(
             target=self._beat, args=(parent,), name="errands-heartbeat", daemon=True
         )
@@ -42,6 +45,7 @@ class Heartbeat(bootsteps.StartStopStep):
         self._stop.set()
         app = parent.app
         try:
+            leases.release(app.valkey, app.keys)
             workers.forget(app.valkey, app.keys, parent.hostname)
         except Exception:  # the server may be gone first; the lease runs out by itself
             logger.warning("could not sign off %s", parent.hostname, exc_info=True)
@@ -49,19 +53,21 @@ class Heartbeat(bootsteps.StartStopStep):
     terminate = stop
 
     def _beat(self, worker: Any) -> None:
-        app, failing = worker.app, False
-        process = psutil.Process()
-        while not self._stop.is_set():
-            try:
-                workers.report(app.valkey, app.keys, worker.hostname, self._facts(worker, process))
-                if failing:
-                    logger.info("heartbeats are heard again")
-                failing = False
-            except Exception as exc:  # noqa: BLE001 — a heart goes on
-                if not failing:  # once, not every five seconds
-                    logger.warning("heartbeat failed, going on: %s", exc)
-                failing = True
-            self._stop.wait(INTERVAL)
+        while not self._stop.wait(INTERVAL):
+            self._report(worker)
+
+    def _report(self, worker: Any) -> None:
+        app = worker.app
+        try:
+            leases.renew(app.valkey, app.keys)
+            workers.report(app.valkey, app.keys, worker.hostname, self._facts(worker, self._process))
+            if self._failing:
+                logger.info("heartbeats are heard again")
+            self._failing = False
+        except Exception as exc:  # noqa: BLE001 — a heart goes on
+            if not self._failing:  # once, not every five seconds
+                logger.warning("heartbeat failed, going on: %s", exc)
+            self._failing = True
 
     def _facts(self, worker: Any, process: psutil.Process) -> dict[str, Any]:
         family = [process, *process.children(recursive=True)]

@@ -14,7 +14,9 @@ from errands.worker.resources import Resources
 class RunLog(Protocol):
     """Where events go and live states come from: Valkey, or the memory of this process in inline mode."""
 
-    def record(self, event: Event, *, hop: int = -1, redelivered: bool = False) -> tuple[Verdict, int]: ...
+    def record(
+        self, event: Event, *, hop: int = -1, redelivered: bool = False, copy: bool = False
+    ) -> tuple[Verdict, int]: ...
 
     def get(self, run_id: str) -> LiveRun | None: ...
 

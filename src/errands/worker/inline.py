@@ -28,7 +28,9 @@ class InlineRuns:
         self._lock = threading.RLock()
         self.events: list[Event] = []
 
-    def record(self, event: Event, *, hop: int = -1, redelivered: bool = False) -> tuple[Verdict, int]:
+    def record(
+        self, event: Event, *, hop: int = -1, redelivered: bool = False, copy: bool = False
+    ) -> tuple[Verdict, int]:
         """As `LiveRuns.record`."""
         with self._lock:
             live = self._runs.get(event.run_id)

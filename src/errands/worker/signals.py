@@ -9,6 +9,7 @@ from typing import Any
 from billiard.exceptions import WorkerLostError
 from celery import signals
 
+from errands.broker import leases
 from errands.core import clock
 from errands.core.events import Event, Kind
 from errands.worker.execution import tell_lost
@@ -22,6 +23,9 @@ def connect(host: Any) -> None:
 
     def belongs(task: Any) -> bool:
         return getattr(task, "app", None) is host
+
+    def on_init(sender: Any = None, **_: Any) -> None:
+        leases.take(str(getattr(sender, "hostname", "worker")))
 
     def on_failure(sender: Any, task_id: str = "", exception: Any = None, **_: Any) -> None:
         if belongs(sender) and isinstance(exception, WorkerLostError):
@@ -39,6 +43,8 @@ def connect(host: Any) -> None:
         except Exception:
             logger.warning("a resource could not be closed in order", exc_info=True)
 
+    # Before the pool forks: its children work under the same lease.
+    signals.worker_init.connect(on_init, weak=False)
     signals.task_failure.connect(on_failure, weak=False)
     signals.task_revoked.connect(on_revoked, weak=False)
     signals.worker_process_shutdown.connect(on_process_shutdown, weak=False)

@@ -6,12 +6,13 @@
 --       5 seconds to keep the hash              6 most entries in the stream
 --       7 hop of the message (how often it was sent on)
 --       8 '1' if the message was delivered before   9 most deliveries of one hop
---       10… pairs for the hash
+--       10 the lease of the worker that speaks     11 '1' if the message is a copy that waited for a dead owner
+--       12 prefix of leases                       13… pairs for the hash
 -- Reply {verdict, attempt}; verdict: 'ok', 'known' (queued before), 'refused' (an illegal move), 'stale' (a
---       message that was sent on since), 'running' (a second copy), 'poison' (it took down too many workers)
+--       message that was sent on since), 'running' (somebody alive is at it), 'poison' (too many died of it)
 local kind, state = ARGV[2], ARGV[3]
 local hop = tonumber(ARGV[7])
-local live = redis.call('HMGET', KEYS[2], 'state', 'hop', 'attempt', 'deliveries')
+local live = redis.call('HMGET', KEYS[2], 'state', 'hop', 'attempt', 'deliveries', 'lease')
 local before, attempt = live[1], tonumber(live[3] or '0')
 local verdict = 'ok'
 
@@ -23,24 +24,32 @@ elseif kind == 'started' then
   local deliveries = 1
   if before and not string.find(ARGV[4], ',' .. before .. ',', 1, true) then return {'refused', attempt} end
   if last > hop then return {'stale', attempt} end
-  if last == hop and before == 'running' then
-    if ARGV[8] ~= '1' then return {'running', attempt} end
+  if ARGV[11] == '1' and not (last == hop and before == 'running') then return {'stale', attempt} end
+  if last == hop then
+    if before == 'running' then
+      local owner = live[5] or ''
+      if ARGV[8] ~= '1' then return {'running', attempt} end
+      if owner ~= '' and redis.call('EXISTS', ARGV[12] .. owner) == 1 then return {'running', attempt} end
+    end
     deliveries = tonumber(live[4] or '0') + 1
   end
   attempt = attempt + 1
   -- What the last attempt left is told by its own events; the hash is about the present one.
   redis.call('HDEL', KEYS[2], 'eta', 'error', 'note', 'progress', 'result', 'finished_at')
-  redis.call('HSET', KEYS[2], 'attempt', attempt, 'hop', hop, 'deliveries', deliveries)
+  redis.call('HSET', KEYS[2], 'attempt', attempt, 'hop', hop, 'deliveries', deliveries, 'lease', ARGV[10])
   if deliveries > tonumber(ARGV[9]) then verdict = 'poison' end
 elseif state ~= '' then
   if not string.find(ARGV[4], ',' .. (before or 'none') .. ',', 1, true) then return {'refused', attempt} end
   -- What a worker says about an attempt that is no longer the newest one comes too late.
   if hop >= 0 and tonumber(live[2] or '-1') > hop then return {'stale', attempt} end
-  if kind == 'snoozed' then redis.call('HSET', KEYS[2], 'attempt', math.max(0, attempt - 1)) end
+  if kind == 'snoozed' then
+    local deliveries = math.max(0, tonumber(live[4] or '0') - 1)
+    redis.call('HSET', KEYS[2], 'attempt', math.max(0, attempt - 1), 'deliveries', deliveries)
+  end
 end
 
 redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[6], '*', 'e', ARGV[1], 'n', attempt)
-for i = 10, #ARGV, 2 do
+for i = 13, #ARGV, 2 do
   if verdict == 'known' then
     redis.call('HSETNX', KEYS[2], ARGV[i], ARGV[i + 1])
   else
