@@ -14,6 +14,9 @@ DEV    := $(call stamp,dev)
 
 WORKERS := --worker io=emails,progress,webhooks,celery:4 --worker 'cpu=certificates,*:1'
 
+# Many tests wait for servers and processes: one more of them than there are cores keeps the cores busy.
+TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
+
 .DEFAULT_GOAL := help
 .PHONY: up demo test check bench install clean help
 
@@ -24,7 +27,7 @@ demo: $(RUN) ## walk the main job against the running school (ARGS=--json for ma
 	@exec $(PY) -m school.demo $(ARGS)
 
 test: $(DEV) ## run all tests (ARGS="-k name" for some)
-	@exec $(PY) -m pytest -n auto $(ARGS)
+	@exec $(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
 check: $(DEV) ## check style, types and layers
 	$(PY) -m ruff check

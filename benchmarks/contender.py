@@ -37,7 +37,7 @@ class Contender(Protocol):
         label: for people.
         setup: how it is set up, in a sentence.
         packages: the distributions whose versions matter.
-        order: place in the table; the one with the lowest is what the others are compared with.
+        order: place in the table. The last one, Errands, is compared with each of the others.
     """
 
     label: str

@@ -26,7 +26,7 @@ class ErrandsPrefork:
     label = "Errands"
     setup = "default settings: arguments checked, runs recorded in SQL (SQLite) by a beat; results kept"
     packages = (*PACKAGES, "pydantic", "sqlalchemy")
-    order = 2
+    order = 100
 
     def worker(self, processes: int) -> list[str]:
         return [*_command("worker"), "--concurrency", str(processes)]

@@ -12,6 +12,8 @@ from enum import StrEnum
 from importlib.resources import files
 from typing import Any
 
+from redis.commands.core import Script
+
 from errands.broker import leases
 from errands.broker.client import Clients
 from errands.broker.keys import Keys
@@ -82,7 +84,8 @@ class LiveRuns:
         self._result_expires = result_expires
         self._events_max = events_max
         self._max_deliveries = max_deliveries
-        self._digest: str | None = None
+        # Sent by its digest; the whole text goes only to a server that does not know it yet.
+        self._script = Script(clients.sync, _RECORD)
 
     def record(
         self, event: Event, *, hop: int = -1, redelivered: bool = False, copy: bool = False
@@ -104,11 +107,7 @@ class LiveRuns:
             allowed = {"none", *FINAL}
         final = state is not None and state.final
         wait = max(0, int((event.eta or 0) - event.at))
-        reply = self._clients.sync.eval(
-            _RECORD,
-            2,
-            self._keys.events,
-            self._keys.run(event.run_id),
+        values: list[Any] = [
             event.to_json(),
             event.kind.value,
             state.value if state else "",
@@ -122,7 +121,9 @@ class LiveRuns:
             int(copy),
             self._keys.lease(""),
             *_pairs(event, hop),
-        )
+        ]
+        keys = [self._keys.events, self._keys.run(event.run_id)]
+        reply: Any = self._script(keys, values, self._clients.sync)
         verdict, attempt = reply
         return Verdict(verdict.decode()), int(attempt)
 

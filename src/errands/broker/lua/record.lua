@@ -14,14 +14,13 @@ local kind, state = ARGV[2], ARGV[3]
 local hop = tonumber(ARGV[7])
 local live = redis.call('HMGET', KEYS[2], 'state', 'hop', 'attempt', 'deliveries', 'lease')
 local before, attempt = live[1], tonumber(live[3] or '0')
-local verdict = 'ok'
+local verdict, deliveries = 'ok', 1
 
 if kind == 'queued' then
   -- A worker may have been faster than the producer's own record: then only what is missing is filled in.
   if before then verdict = 'known' end
 elseif kind == 'started' then
   local last = tonumber(live[2] or '-1')
-  local deliveries = 1
   if before and not string.find(ARGV[4], ',' .. before .. ',', 1, true) then return {'refused', attempt} end
   if last > hop then return {'stale', attempt} end
   if ARGV[11] == '1' and not (last == hop and before == 'running') then return {'stale', attempt} end
@@ -36,26 +35,34 @@ elseif kind == 'started' then
   attempt = attempt + 1
   -- What the last attempt left is told by its own events; the hash is about the present one.
   redis.call('HDEL', KEYS[2], 'eta', 'error', 'note', 'progress', 'result', 'finished_at')
-  redis.call('HSET', KEYS[2], 'attempt', attempt, 'hop', hop, 'deliveries', deliveries, 'lease', ARGV[10])
   if deliveries > tonumber(ARGV[9]) then verdict = 'poison' end
 elseif state ~= '' then
   if not string.find(ARGV[4], ',' .. (before or 'none') .. ',', 1, true) then return {'refused', attempt} end
   -- What a worker says about an attempt that is no longer the newest one comes too late.
   if hop >= 0 and tonumber(live[2] or '-1') > hop then return {'stale', attempt} end
   if kind == 'snoozed' then
-    local deliveries = math.max(0, tonumber(live[4] or '0') - 1)
+    deliveries = math.max(0, tonumber(live[4] or '0') - 1)
     redis.call('HSET', KEYS[2], 'attempt', math.max(0, attempt - 1), 'deliveries', deliveries)
   end
 end
 
 redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[6], '*', 'e', ARGV[1], 'n', attempt)
-for i = 13, #ARGV, 2 do
-  if verdict == 'known' then
-    redis.call('HSETNX', KEYS[2], ARGV[i], ARGV[i + 1])
-  else
-    redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
+if verdict == 'known' then
+  for i = 13, #ARGV, 2 do redis.call('HSETNX', KEYS[2], ARGV[i], ARGV[i + 1]) end
+else
+  local facts = {}
+  for i = 13, #ARGV do facts[#facts + 1] = ARGV[i] end
+  if state ~= '' then
+    facts[#facts + 1] = 'state'
+    facts[#facts + 1] = state
   end
+  if kind == 'started' then
+    for name, value in pairs({attempt = attempt, hop = hop, deliveries = deliveries, lease = ARGV[10]}) do
+      facts[#facts + 1] = name
+      facts[#facts + 1] = value
+    end
+  end
+  if #facts > 0 then redis.call('HSET', KEYS[2], unpack(facts)) end
 end
-if state ~= '' and verdict ~= 'known' then redis.call('HSET', KEYS[2], 'state', state) end
 redis.call('EXPIRE', KEYS[2], ARGV[5])
 return {verdict, attempt}
