@@ -23,6 +23,8 @@ from typing import Any
 
 import pytest
 import redis
+from celery import _state
+from celery.app import builtins as _celerys_own_tasks  # noqa: F401 - they are to stay
 from sqlalchemy import URL
 
 from errands.doors.local.valkey import EmbeddedValkey
@@ -39,6 +41,15 @@ _KINDS = ["sqlite"] + (["postgresql"] if servers.postgres() else [])
 
 def _use(request: pytest.FixtureRequest, label: str) -> None:
     request.node.user_properties.append((_USED, label))
+
+
+@pytest.fixture(autouse=True)
+def _shared_tasks_stay_in_their_test() -> Iterator[None]:
+    """A plain Celery app's tasks, and `@shared_task`'s, join every app that is finalised after them."""
+    before = set(_state._on_app_finalizers)
+    yield
+    _state._on_app_finalizers.clear()
+    _state._on_app_finalizers.update(before)
 
 
 # -- databases

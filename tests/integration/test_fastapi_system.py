@@ -302,7 +302,8 @@ def test_the_doctor_names_what_is_wrong_and_what_to_do(valkey_url: str, tmp_path
     wrong = [finding for finding in findings if finding.level is not Level.GOOD]
     told = " | ".join(finding.what for finding in wrong)
     for part in (
-        "tasks have secret arguments: sign_in", "tables are at nothing", "append-only", "clock is", "'unread'", "no beat",
+        "tasks have secret arguments: sign_in", "tables are at nothing", "append-only", "clock is",
+        "'unread'", "no beat",
     ):  # fmt: skip
         assert part in told
     assert all(finding.advice for finding in wrong)
