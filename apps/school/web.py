@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from errands.doors.fastapi import Person, errands_router
 from school import errors, limits
@@ -24,6 +25,7 @@ app.loader.import_default_modules()
 
 @asynccontextmanager
 async def _lifespan(_: FastAPI) -> AsyncIterator[None]:
+    app.configure_logging()
     # A configuration that would lose or leak work stops the start, not a request later on.
     await asyncio.to_thread(app.check)
     yield
@@ -36,7 +38,8 @@ async def person(user: SignedIn) -> Person:
     return Person(str(user.id), frozenset({user.role}))
 
 
-api = FastAPI(title=SCHOOL_NAME, lifespan=_lifespan)
+# Its documentation page works without the internet.
+api = FastAPIOffline(title=SCHOOL_NAME, redoc_url=None, lifespan=_lifespan)
 api.add_middleware(limits.BodyLimit)
 errors.install(api)
 for router in (people, people_pages, courses, enrollments, certificates, webhooks):

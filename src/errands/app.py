@@ -89,7 +89,7 @@ class Errands(Sending):
         self.config_from_object(celery_configuration(self.settings))
         self.steps["worker"].add(Heartbeat)
         signals.connect(self)
-        celery.signals.setup_logging.connect(self._set_up_logging, weak=False)
+        celery.signals.setup_logging.connect(self.configure_logging, weak=False)
         celery.signals.worker_init.connect(self._check_at_start, weak=False)
         celery.signals.beat_init.connect(self._check_at_start, weak=False)
 
@@ -221,7 +221,12 @@ class Errands(Sending):
         if not known_before:
             starting.declare(self)
 
-    def _set_up_logging(self, **_: Any) -> None:
+    def configure_logging(self, **_: Any) -> None:
+        """Let this process log in our form: with time, level, process, task name and task id on each line.
+
+        Workers and beats do it by themselves; a web process calls it when it starts, if it wishes. Errors go
+        to Sentry from then on, where a DSN is set.
+        """
         logs.configure(self.settings)
         if self.settings.sentry_dsn is not None:
             starting.report_to_sentry(self.settings.sentry_dsn.get_secret_value())

@@ -85,7 +85,7 @@ def report_to_sentry(dsn: str) -> None:
     try:
         # Local variables would carry opened secrets out of the house.
         sentry_sdk.init(
-            dsn=dsn, integrations=[CeleryIntegration()], send_default_pii=False, include_local_variables=False
+            dsn=dsn, integrations=[CeleryIntegration()], include_local_variables=False
         )
     except sentry_sdk.utils.BadDsn as exc:
         raise ConfigurationError(f"SENTRY_DSN is no DSN: {exc}") from exc

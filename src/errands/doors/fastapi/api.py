@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
 
 from errands.app import Errands
 from errands.doors.fastapi.people import current_person
@@ -16,7 +17,7 @@ def create_api(app: Errands) -> FastAPI:
     Without a token everything but `/healthz` answers 401. An application that knows people includes
     `errands_router` with a dependency of its own instead.
     """
-    api = FastAPI(
+    api = FastAPIOffline(
         title=f"{app.main or 'Errands'}: runs", description="Background runs: states, actions, health."
     )
     api.add_exception_handler(Exception, _internal_error)
