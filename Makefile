@@ -17,8 +17,11 @@ WORKERS := --worker io=emails,progress,webhooks,celery:4 --worker 'cpu=certifica
 # Many tests wait for servers and processes: one more of them than there are cores keeps the cores busy.
 TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 
+PINS := pyproject.toml --quiet --upgrade --all-extras --universal --python-version 3.11 --generate-hashes \
+        --no-header --no-annotate --no-emit-index-url --no-emit-find-links
+
 .DEFAULT_GOAL := help
-.PHONY: up demo test check bench install clean help
+.PHONY: up demo test check bench install requirements clean help
 
 up: $(RUN) ## start the school and all it needs, on this machine; Ctrl-C ends it
 	@exec $(PY) -m errands up --app school.app:app --web school.web:api --seed school.seed:seed $(WORKERS) $(ARGS)
@@ -41,12 +44,16 @@ bench: $(DEV) ## measure this application beside a stock Celery of the same work
 install: $(RUN) ## install what `make up` needs into .venv
 	@echo "Installed in $(VENV)."
 
+requirements: ## pin all requirements anew, with hashes and without addresses (needs uv)
+	uv pip compile $(PINS) --group apps --group dev -o requirements/dev.txt
+	uv pip compile $(PINS) --group apps -c requirements/dev.txt -o requirements/run.txt
+
 clean: ## remove the virtual environment and all caches; the data in .errands stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
 	find src apps tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # With uv where there is one, else with venv and pip. The .pth file makes src and apps importable, relative to
 # itself, so that neither a build nor a network is needed for our own code.

@@ -84,8 +84,6 @@ def report_to_sentry(dsn: str) -> None:
         ) from exc
     try:
         # Local variables would carry opened secrets out of the house.
-        sentry_sdk.init(
-            dsn=dsn, integrations=[CeleryIntegration()], include_local_variables=False
-        )
+        sentry_sdk.init(dsn=dsn, integrations=[CeleryIntegration()], include_local_variables=False)
     except sentry_sdk.utils.BadDsn as exc:
         raise ConfigurationError(f"SENTRY_DSN is no DSN: {exc}") from exc
