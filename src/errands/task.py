@@ -19,7 +19,7 @@ from errands.core.arguments import Arguments
 from errands.core.errors import InvalidArguments
 from errands.core.secrets import mask
 from errands.core.task import Rules
-from errands.worker import execution
+from errands.worker import execution, settling
 from errands.worker.celery_stacks import share_stack
 
 P = ParamSpec("P")
@@ -177,13 +177,13 @@ class Task(celery.Task, Generic[P, R]):
         """Celery calls this when another attempt was sent. Overriding it, call it as well."""
         if einfo is not None:  # else the worker is stopping, and `Request.cancel` tells it
             reason = einfo.exception
-            execution.settle(self, "RETRY", getattr(reason, "exc", reason), task_id)
+            settling.settle(self, "RETRY", getattr(reason, "exc", reason), task_id)
 
     def after_return(
         self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any
     ) -> None:
         """Celery calls this when an attempt's result is stored. Overriding it, call it as well."""
-        execution.settle(self, status, retval, task_id)
+        settling.settle(self, status, retval, task_id)
 
 
 def session_parameter(function: Callable[..., Any], *, skip_first: bool = False) -> str | None:

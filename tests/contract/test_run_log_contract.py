@@ -153,6 +153,17 @@ def test_while_its_owner_lives_a_run_is_nobody_elses(live: LiveRuns, owner: Any)
     assert live.record(event(Kind.STARTED), hop=0, redelivered=True) == ("ok", 2)
 
 
+def test_past_its_time_limit_nobody_is_at_a_run(
+    live: LiveRuns, owner: Any, valkey: Any, key_prefix: str
+) -> None:
+    """Its worker lives, and could not tell how the attempt ended: the run must not wait for ever."""
+    live.record(event(Kind.STARTED), hop=0)
+    again = event(Kind.STARTED)
+    assert live.record(again, hop=0, redelivered=True, time_limit=60)[0] is Verdict.RUNNING
+    valkey.hincrby(Keys(key_prefix).run("r"), "begun", -61)
+    assert live.record(again, hop=0, redelivered=True, time_limit=60) == ("ok", 2)
+
+
 def test_a_copy_waits_for_the_death_of_the_owner_and_for_nothing_else(live: LiveRuns, owner: Any) -> None:
     live.record(event(Kind.STARTED), hop=0)
     assert live.record(event(Kind.STARTED), hop=0, copy=True)[0] is Verdict.RUNNING

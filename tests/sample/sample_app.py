@@ -123,6 +123,17 @@ def patient(go: str, n: int | str) -> int | str:
     return n
 
 
+@app.task(name="stumble", queue=QUEUE, retry=Retry(3, first=0.1, most=0.2))
+def stumble(go: str, *, run: Run) -> int:
+    """Its first attempt waits for the file `go`, and fails."""
+    effect("stumble", run.attempt)
+    if run.attempt == 1:
+        while not Path(go).exists():
+            time.sleep(0.05)
+        raise ConnectionError("stumbled")
+    return run.attempt
+
+
 @app.task(name="noted", queue=QUEUE)
 def noted(word: str) -> str:
     effect("noted", word)

@@ -26,7 +26,7 @@ def test_stacks_ask_a_function_for_their_key() -> None:
 
 
 def test_the_tracer_tells_the_end_after_storing_the_result() -> None:
-    """errands.worker.execution.settle: `after_return` for all ends but retries, `on_retry` for those."""
+    """errands.worker.settling: `after_return` for all ends but retries, `on_retry` for those."""
     source = inspect.getsource(trace.build_tracer)
     assert source.index("mark_as_done") < source.index("task_after_return(\n")
     assert trace.RETRY in trace.IGNORE_STATES

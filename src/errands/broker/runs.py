@@ -88,7 +88,13 @@ class LiveRuns:
         self._script = Script(clients.sync, _RECORD)
 
     def record(
-        self, event: Event, *, hop: int = -1, redelivered: bool = False, copy: bool = False
+        self,
+        event: Event,
+        *,
+        hop: int = -1,
+        redelivered: bool = False,
+        copy: bool = False,
+        time_limit: float = 0,
     ) -> tuple[Verdict, int]:
         """Write one event. One round trip.
 
@@ -96,6 +102,7 @@ class LiveRuns:
             event: what happened.
             hop: how often the message at hand was sent on (retries, snoozes); -1 when no message is at hand.
             redelivered: the broker says that it gave this message to a worker before.
+            time_limit: seconds that an attempt may last at most; 0 when nobody knows.
             copy: the message is one that found its run in the hands of a live worker, and waited.
 
         Returns:
@@ -120,6 +127,7 @@ class LiveRuns:
             leases.holder(),
             int(copy),
             self._keys.lease(""),
+            time_limit,
             *_pairs(event, hop),
         ]
         keys = [self._keys.events, self._keys.run(event.run_id)]
@@ -170,6 +178,6 @@ def _read(run_id: str, row: Any) -> LiveRun | None:
     facts = {name.decode(): value for name, value in row.items()}
     state = State(facts.pop("state").decode())
     attempt, hop = int(facts.pop("attempt", 0)), int(facts.pop("hop", 0))
-    for own in ("deliveries", "lease"):
+    for own in ("deliveries", "lease", "begun"):
         facts.pop(own, None)
     return LiveRun(run_id, state, attempt, hop, {name: json.loads(value) for name, value in facts.items()})

@@ -15,7 +15,13 @@ class RunLog(Protocol):
     """Where events go and live states come from: Valkey, or the memory of this process in inline mode."""
 
     def record(
-        self, event: Event, *, hop: int = -1, redelivered: bool = False, copy: bool = False
+        self,
+        event: Event,
+        *,
+        hop: int = -1,
+        redelivered: bool = False,
+        copy: bool = False,
+        time_limit: float = 0,
     ) -> tuple[Verdict, int]: ...
 
     def get(self, run_id: str) -> LiveRun | None: ...

@@ -29,7 +29,13 @@ class InlineRuns:
         self.events: list[Event] = []
 
     def record(
-        self, event: Event, *, hop: int = -1, redelivered: bool = False, copy: bool = False
+        self,
+        event: Event,
+        *,
+        hop: int = -1,
+        redelivered: bool = False,
+        copy: bool = False,
+        time_limit: float = 0,
     ) -> tuple[Verdict, int]:
         """As `LiveRuns.record`."""
         with self._lock:

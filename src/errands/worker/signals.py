@@ -12,8 +12,8 @@ from celery import signals
 from errands.broker import leases
 from errands.core import clock
 from errands.core.events import Event, Kind
-from errands.worker.execution import tell_lost
 from errands.worker.loop import process_loop
+from errands.worker.settling import tell_lost
 
 logger = logging.getLogger("errands.worker")
 

@@ -7,14 +7,16 @@
 --       7 hop of the message (how often it was sent on)
 --       8 '1' if the message was delivered before   9 most deliveries of one hop
 --       10 the lease of the worker that speaks     11 '1' if the message is a copy that waited for a dead owner
---       12 prefix of leases                       13… pairs for the hash
+--       12 prefix of leases                       13 seconds that an attempt may last, 0 for unknown
+--       14… pairs for the hash
 -- Reply {verdict, attempt}; verdict: 'ok', 'known' (queued before), 'refused' (an illegal move), 'stale' (a
 --       message that was sent on since), 'running' (somebody alive is at it), 'poison' (too many died of it)
 local kind, state = ARGV[2], ARGV[3]
 local hop = tonumber(ARGV[7])
-local live = redis.call('HMGET', KEYS[2], 'state', 'hop', 'attempt', 'deliveries', 'lease')
+local live = redis.call('HMGET', KEYS[2], 'state', 'hop', 'attempt', 'deliveries', 'lease', 'begun')
 local before, attempt = live[1], tonumber(live[3] or '0')
 local verdict, deliveries = 'ok', 1
+local now = tonumber(redis.call('TIME')[1])
 
 if kind == 'queued' then
   -- A worker may have been faster than the producer's own record: then only what is missing is filled in.
@@ -26,9 +28,12 @@ elseif kind == 'started' then
   if ARGV[11] == '1' and not (last == hop and before == 'running') then return {'stale', attempt} end
   if last == hop then
     if before == 'running' then
-      local owner = live[5] or ''
       if ARGV[8] ~= '1' then return {'running', attempt} end
-      if owner ~= '' and redis.call('EXISTS', ARGV[12] .. owner) == 1 then return {'running', attempt} end
+      local owner, limit = live[5] or '', tonumber(ARGV[13])
+      local alive = owner ~= '' and redis.call('EXISTS', ARGV[12] .. owner) == 1
+      -- Past its hard time limit nobody can be at it, whoever lives: its end could not be told.
+      local over = limit > 0 and now > tonumber(live[6] or '0') + limit
+      if alive and not over then return {'running', attempt} end
     end
     deliveries = tonumber(live[4] or '0') + 1
   end
@@ -48,16 +53,16 @@ end
 
 redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[6], '*', 'e', ARGV[1], 'n', attempt)
 if verdict == 'known' then
-  for i = 13, #ARGV, 2 do redis.call('HSETNX', KEYS[2], ARGV[i], ARGV[i + 1]) end
+  for i = 14, #ARGV, 2 do redis.call('HSETNX', KEYS[2], ARGV[i], ARGV[i + 1]) end
 else
   local facts = {}
-  for i = 13, #ARGV do facts[#facts + 1] = ARGV[i] end
+  for i = 14, #ARGV do facts[#facts + 1] = ARGV[i] end
   if state ~= '' then
     facts[#facts + 1] = 'state'
     facts[#facts + 1] = state
   end
   if kind == 'started' then
-    for name, value in pairs({attempt = attempt, hop = hop, deliveries = deliveries, lease = ARGV[10]}) do
+    for name, value in pairs({attempt = attempt, hop = hop, deliveries = deliveries, lease = ARGV[10], begun = now}) do
       facts[#facts + 1] = name
       facts[#facts + 1] = value
     end

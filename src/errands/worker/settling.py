@@ -1,0 +1,149 @@
+"""Telling what came of an attempt, after Celery has stored its result and sent its follow-ups.
+
+Only then does a run count as ended, so that a crash in between repeats it instead of losing its follow-ups.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+from celery.exceptions import Retry as CeleryRetry
+from celery.exceptions import TimeLimitExceeded
+
+from errands.core import clock
+from errands.core.errors import ErrandsError, InvalidArguments, SecretError, Snooze
+from errands.core.events import Event, Kind
+from errands.core.outcome import Again, Done, Outcome, Over
+from errands.worker.host import Host
+from errands.worker.run import Run
+
+logger = logging.getLogger("errands.run")
+
+_TEXT_MAX = 2_000
+_TRACEBACK_MAX = 20_000
+
+
+class WorkerDied(ErrandsError):
+    """A run was given up, because each worker that took it died."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What is known while one attempt lasts. Kept on Celery's request, which lives exactly as long."""
+
+    run: Run
+    started: float
+    outcome: Outcome | None = None
+    settled: bool = False
+
+
+# Over for a reason that lies in the message itself or in what it does to workers: people should see it.
+_DEAD_LETTERS = (InvalidArguments, SecretError, WorkerDied)
+
+
+def settle(task: Any, status: str = "", value: Any = None, run_id: str = "") -> None:
+    """Tell what came of the attempt, after Celery has stored it. Called once by `Task.after_return`.
+
+    In the worker's main process, which knows of an attempt only that its time was up, `value` is the
+    TimeLimitExceeded.
+    """
+    host: Host = task.app
+    present: Attempt | None = getattr(task.request, "errands", None)
+    if present is None:
+        if isinstance(value, TimeLimitExceeded):
+            tell_lost(host, task.name, run_id, value)
+        return
+    if present.settled:
+        return
+    present.settled = True
+    event = _ending(task, present, status, value)
+    try:
+        host.live.record(event, hop=present.run.hop)
+        if isinstance(present.outcome, Over) and isinstance(present.outcome.error, _DEAD_LETTERS):
+            host.live.record(_dead_letter(task, event))
+    except Exception:
+        # The result is stored and the message will be acknowledged: failing now would do the work twice.
+        logger.exception("%s[%s]: its end could not be recorded", task.name, event.run_id)
+
+
+def tell_lost(host: Host, task: str, run_id: str, error: BaseException) -> None:
+    """Record the end of an attempt whose process is gone."""
+    facts = {"type": type(error).__name__, "message": str(error)[:_TEXT_MAX]}
+    event = Event(kind=Kind.FAILED, run_id=run_id, at=clock.timestamp(), task=task, error=facts)
+    host.live.record(event)
+
+
+def _ending(task: Any, present: Attempt, status: str, value: Any) -> Event:
+    run = present.run
+    now = clock.timestamp()
+    facts: dict[str, Any] = {
+        "run_id": run.id, "at": now, "task": task.name, "attempt": run.attempt,
+        "duration": now - present.started, "progress": run.last_progress, "worker": task.request.hostname,
+    }  # fmt: skip
+    match present.outcome:
+        case Done(result) if status != "FAILURE":
+            kept = None if task.request.ignore_result else bounded(result, task.app.settings.result_max)
+            return Event(kind=Kind.SUCCEEDED, result=kept, **facts)
+        case Done():  # the result could not be stored
+            return Event(kind=Kind.FAILED, error=_describe(value), **facts)
+        case Again(error, wait, counted):
+            kind = Kind.RETRYING if counted else Kind.SNOOZED
+            if isinstance(error, Snooze):
+                return Event(kind=kind, eta=now + wait, note=str(error), **facts)
+            return Event(kind=kind, eta=now + wait, error=_describe(error), **facts)
+        case Over() if status == "RETRY":  # Celery's own `autoretry_for` thinks otherwise
+            return _retried(value, now, facts)
+        case Over(error, discarded):
+            return Event(
+                kind=Kind.DISCARDED if discarded else Kind.FAILED,
+                error=_describe(error),
+                args=list(task.request.args or ()),
+                kwargs=dict(task.request.kwargs or {}),
+                **facts,
+            )
+        case None:  # ended by Celery's own means, such as self.retry()
+            if isinstance(value, CeleryRetry):
+                return _retried(value, now, facts)
+            return Event(kind=Kind.FAILED, error=_describe(value), **facts)
+
+
+def _retried(value: Any, now: float, facts: dict[str, Any]) -> Event:
+    """A retry that Celery decided on."""
+    when = getattr(value, "when", None)
+    eta = now + when if isinstance(when, int | float) else None
+    return Event(kind=Kind.RETRYING, eta=eta, error=_describe(getattr(value, "exc", None) or value), **facts)
+
+
+def _dead_letter(task: Any, ending: Event) -> Event:
+    request = task.request
+    message = {"task": task.name, "args": list(request.args or ()), "kwargs": dict(request.kwargs or {})}
+    note = (ending.error or {}).get("message", "")
+    queue = (request.delivery_info or {}).get("routing_key")
+    return Event(
+        kind=Kind.DEAD_LETTER, run_id=ending.run_id, at=ending.at, task=task.name, queue=queue, note=note,
+        message=message,
+    )  # fmt: skip
+
+
+def bounded(value: Any, limit: int) -> Any:
+    """`value` as the record keeps it: JSON of at most `limit` bytes, else a note of its size."""
+    try:
+        text = json.dumps(value)
+    except (TypeError, ValueError):
+        text = json.dumps(str(value))
+    return json.loads(text) if len(text) <= limit else {"truncated": True, "bytes": len(text)}
+
+
+def _describe(error: Any) -> dict[str, str]:
+    if not isinstance(error, BaseException):
+        return {"type": "Error", "message": str(error)[:_TEXT_MAX]}
+    trace = "".join(traceback.format_exception(error))
+    return {
+        "type": type(error).__name__,
+        "message": str(error)[:_TEXT_MAX],
+        "traceback": trace[-_TRACEBACK_MAX:],
+    }
