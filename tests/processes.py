@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,15 @@ class Worker:
         environment: dict[str, str],
         log: Path,
         *options: str,
-        name: str = "w1",
+        name: str = "",
         command: tuple[str, ...] = (),
     ) -> None:
         self.log = log
+        # Of its own: RabbitMQ gives a worker's mailbox to one of a name only.
+        self.name = f"{name or 'w'}-{uuid.uuid4().hex[:8]}@test"
         path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "apps"), str(SAMPLE)])
         stock = (
-            "-m", "celery", "-A", "sample_app:app", "worker", "-n", f"{name}@test", "-l", "INFO",
+            "-m", "celery", "-A", "sample_app:app", "worker", "-n", self.name, "-l", "INFO",
             "--without-gossip", "--without-mingle", *options,
         )  # fmt: skip
         with log.open("ab") as output:

@@ -11,6 +11,7 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
     """The configuration that an `Errands` app starts with."""
     return {
         "broker_url": settings.broker_url,
+        "broker_transport": _transport(settings.broker_url),
         "result_backend": _result_backend(settings.result_url),
         # JSON only: unpickling runs whatever code the sender wishes (CVE-2021-23727).
         "task_serializer": "json",
@@ -67,6 +68,11 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
         "task_always_eager": settings.inline,
         "task_store_eager_result": False,
     }
+
+
+def _transport(url: str) -> str | None:
+    """Our own transport for a plain Valkey or Redis; kombu's, by the address, for everything else."""
+    return "errands.broker.transport:Transport" if url.startswith("redis://") else None
 
 
 def _result_backend(url: str) -> str:

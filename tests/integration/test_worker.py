@@ -355,6 +355,21 @@ def test_a_message_that_is_no_message_is_kept(
     assert task(rig, "add").delay(2, 2).get(timeout=20) == 4, "the worker goes on"
 
 
+@pytest.mark.parametrize(
+    "entry", [b"garbage{", b"[1, 2]", b'{"body": 1}', b'{"properties": {}, "body": "x"}']
+)
+def test_an_entry_that_is_no_message_at_all_is_kept(rig: Rig, entry: bytes) -> None:
+    if rig.broker == "rabbitmq":
+        pytest.skip("whatever RabbitMQ delivers is a message")
+    with redis.Redis.from_url(rig.app.settings.broker_url) as client:
+        client.lpush(task(rig, "add").rules.queue, entry)
+    encoded = base64.b64encode(entry).decode()
+    letter = dead_letter(rig, lambda e: e.message and e.message.get("body") == encoded)
+    assert letter.queue == task(rig, "add").rules.queue
+    assert "no message" in (letter.note or "")
+    assert task(rig, "add").delay(2, 3).get(timeout=20) == 5, "the worker goes on"
+
+
 def plain_celery(rig: Rig) -> Celery:
     """A producer that knows nothing of us."""
     app = Celery(
@@ -374,7 +389,7 @@ def test_a_plain_celery_producer_is_served_and_recorded(rig: Rig) -> None:
 
 def test_the_worker_tells_what_it_serves(rig: Rig) -> None:
     told = until(lambda: workers.alive(rig.valkey, rig.app.keys), what="a heartbeat")
-    facts = told["w1@test"]
+    facts = told[rig.worker.name]
     assert facts["queues"] == sorted(q for q in rig.app.queue_names if q.startswith("errands-test"))
     assert facts["concurrency"] == 2
     assert facts["rss"] > 0

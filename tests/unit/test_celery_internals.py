@@ -51,6 +51,16 @@ def test_a_task_is_told_when_it_is_bound_before_retries_wrap_it() -> None:
     assert "cls.on_bound(app)" in inspect.getsource(Task.bind)
 
 
+def test_a_channel_reads_its_queue_by_a_client_of_its_own() -> None:
+    """errands.broker.transport"""
+    from kombu.transport import redis as stock
+
+    assert "self._get_client()" in inspect.getsource(stock.Channel.__init__)
+    source = inspect.getsource(stock.Channel._brpop_read)
+    assert "self.client.parse_response(" in source
+    assert "'BRPOP'" in source
+
+
 def test_waiting_subscribes_by_itself() -> None:
     """errands.broker.results"""
     assert "consume_from" in inspect.getsource(RedisBackend.on_task_call)

@@ -7,6 +7,7 @@ import json
 import logging
 from typing import Any
 
+import uuid_utils
 from celery.worker.consumer import Consumer as CeleryConsumer
 
 from errands.core import clock
@@ -56,7 +57,8 @@ class Consumer(CeleryConsumer):
     def _keep(self, message: Any, reason: str, *, failed: bool = False) -> None:
         """Write the dead letter before the message is acknowledged: a crash in between repeats it."""
         headers = message.headers if isinstance(message.headers, dict) else {}
-        run_id = str(headers.get("id") or message.properties.get("correlation_id") or "")
+        given = headers.get("id") or message.properties.get("correlation_id")
+        run_id = str(given)[:255] if given else str(uuid_utils.uuid7())
         facts: dict[str, Any] = {
             "run_id": run_id,
             "at": clock.timestamp(),
@@ -64,7 +66,7 @@ class Consumer(CeleryConsumer):
             "queue": (message.delivery_info or {}).get("routing_key"),
         }
         self.app.live.record(Event(kind=Kind.DEAD_LETTER, note=reason, message=raw(message), **facts))
-        if failed and run_id:
+        if failed and given:
             error = {"type": "DeadLetter", "message": reason}
             self.app.live.record(Event(kind=Kind.FAILED, error=error, **facts))
         logger.error("dead letter: %s", reason)
