@@ -19,7 +19,7 @@ def test_a_worker_asked_for_an_unknown_queue_says_so_and_stops(valkey_url: str, 
         "ERRANDS_SECRET_KEYS": Keyring.new_key(),
     }
     lost = Worker(environment, tmp_path / "lost.log", "-Q", "default", name="lost")
-    assert lost.process.wait(30) != 0
+    assert lost.process.wait(90) != 0
     assert "'default'" in lost.log.read_text()
 
 
@@ -30,7 +30,7 @@ def test_start_refuses_a_broker_that_evicts(tmp_path: Path) -> None:
             client.config_set("maxmemory-policy", "allkeys-lru")
         environment = {"ERRANDS_BROKER_URL": valkey.url, "ERRANDS_SECRET_KEYS": Keyring.new_key()}
         worker = Worker(environment, tmp_path / "worker.log")
-        assert worker.process.wait(30) != 0
+        assert worker.process.wait(90) != 0
         assert "noeviction" in worker.log.read_text()
 
 

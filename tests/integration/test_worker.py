@@ -196,7 +196,7 @@ def test_what_kills_workers_is_given_up(rig: Rig) -> None:
     assert run.state is State.FAILED
     assert "3 workers died" in run.facts["error"]["message"]
     assert len(rig.lines("deadly")) == 3
-    assert Kind.DEAD_LETTER in [event.kind for event in rig.events(result.id)]
+    assert "3 workers died" in (dead_letter(rig, lambda e: e.run_id == result.id).note or "")
 
 
 def test_no_secret_is_found_anywhere(rig: Rig) -> None:
