@@ -36,7 +36,6 @@ logger = logging.getLogger("errands")
 
 P = ParamSpec("P")
 R = TypeVar("R")
-T = TypeVar("T")
 
 
 class Kit(Protocol):

@@ -28,7 +28,6 @@ _KEPT = (
     "result", "error", "progress", "note",
 )  # fmt: skip
 _TIME_OF = {Kind.QUEUED: "queued_at", Kind.STARTED: "started_at"}
-_FINISHING = frozenset({Kind.SUCCEEDED, Kind.FAILED, Kind.DISCARDED, Kind.REVOKED, Kind.EXPIRED})
 _WEEK = 7 * 24 * 3600
 
 
@@ -153,12 +152,17 @@ class LiveRuns:
         return bool(self._clients.sync.exists(self._keys.run(run_id)))
 
 
-def _pairs(event: Event, hop: int) -> list[str]:
-    values = {name: getattr(event, name) for name in _KEPT}
-    if event.kind in _FINISHING:
-        values["finished_at"] = event.at
+def facts_of(event: Event) -> dict[str, Any]:
+    """What the live state of a run keeps of an event, beside the state itself."""
+    facts = {name: value for name in _KEPT if (value := getattr(event, name)) is not None}
+    if event.state is not None and event.state.final:
+        facts["finished_at"] = event.at
     elif event.kind in _TIME_OF:
-        values[_TIME_OF[event.kind]] = event.at
+        facts[_TIME_OF[event.kind]] = event.at
+    return facts
+
+
+def _pairs(event: Event, hop: int) -> list[str]:
     pairs: list[str] = []
     if event.kind is Kind.REOPENED and event.attempt is not None:
         # The hash may be forgotten by now; attempts go on counting from what the ledger has.
@@ -166,9 +170,8 @@ def _pairs(event: Event, hop: int) -> list[str]:
     if event.kind is Kind.REOPENED and hop >= 0:
         # A message of before may still wait in its queue: from now on it is stale.
         pairs += ["hop", str(hop)]
-    for name, value in values.items():
-        if value is not None:
-            pairs += [name, json.dumps(value, separators=(",", ":"))]
+    for name, value in facts_of(event).items():
+        pairs += [name, json.dumps(value, separators=(",", ":"))]
     return pairs
 
 

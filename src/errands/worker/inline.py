@@ -5,19 +5,13 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import replace
-from typing import Any
 
-from errands.broker.runs import LiveRun, Verdict
+from errands.broker.runs import LiveRun, Verdict, facts_of
 from errands.core.events import Event, Kind
 from errands.core.states import State, may_move
 
 _MOST_RUNS = 10_000
-_FACTS = (
-    "task", "queue", "owner", "parent_id", "root_id", "args", "kwargs", "eta", "max_attempts", "worker",
-    "result", "error", "progress", "note",
-)  # fmt: skip
 _OF_ONE_ATTEMPT = frozenset({"eta", "error", "note", "progress", "result", "finished_at"})
-_STAMPS = {Kind.QUEUED: "queued_at", Kind.STARTED: "started_at"}
 
 
 class InlineRuns:
@@ -51,7 +45,7 @@ class InlineRuns:
             self.events.append(event if event.attempt is not None else replace(event, attempt=attempt))
             if event.kind is Kind.SNOOZED:
                 attempt -= 1
-            facts, left = _facts(event), dict(live.facts) if live else {}
+            facts, left = facts_of(event), dict(live.facts) if live else {}
             if event.kind is Kind.STARTED:
                 left = {name: value for name, value in left.items() if name not in _OF_ONE_ATTEMPT}
             facts = {**facts, **left} if known else {**left, **facts}
@@ -78,12 +72,3 @@ class InlineRuns:
         with self._lock:
             self._runs.clear()
             self.events.clear()
-
-
-def _facts(event: Event) -> dict[str, Any]:
-    facts = {name: value for name in _FACTS if (value := getattr(event, name)) is not None}
-    if event.state is not None and event.state.final:
-        facts["finished_at"] = event.at
-    elif event.kind in _STAMPS:
-        facts[_STAMPS[event.kind]] = event.at
-    return facts
