@@ -21,7 +21,7 @@ PINS := pyproject.toml --quiet --upgrade --all-extras --universal --python-versi
         --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: up demo test check bench install requirements clean help
+.PHONY: up demo test crash check outside bench install requirements clean help
 
 up: $(RUN) ## start the school and all it needs, on this machine; Ctrl-C ends it
 	@exec $(PY) -m errands up --app school.app:app --web school.web:api --seed school.seed:seed $(WORKERS) $(ARGS)
@@ -32,13 +32,19 @@ demo: $(RUN) ## walk the main job against the running school (ARGS=--json for ma
 test: $(DEV) ## run all tests (ARGS="-k name" for some)
 	@exec $(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
+crash: $(DEV) ## put every fault to Errands and to stock Celery (ARGS="--long 60 --seed 1": a soak)
+	@exec $(PY) -m tests.crash $(ARGS)
+
 check: $(DEV) ## check style, types and layers
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
 
-bench: $(DEV) ## measure this application beside a stock Celery of the same work
+outside: $(DEV) ## run Celery's and kombu's own tests on our transport, results and pool (ARGS=--all)
+	@exec $(PY) tests/outside $(ARGS)
+
+bench: $(DEV) ## measure Errands beside its peers, about 25 minutes (ARGS=--quick: about 3)
 	@exec $(PY) -m benchmarks $(ARGS)
 
 install: $(RUN) ## install what `make up` needs into .venv
@@ -47,6 +53,9 @@ install: $(RUN) ## install what `make up` needs into .venv
 requirements: ## pin all requirements anew, with hashes and without addresses (needs uv)
 	uv pip compile $(PINS) --group apps --group dev -o requirements/dev.txt
 	uv pip compile $(PINS) --group apps -c requirements/dev.txt -o requirements/run.txt
+	for peers in bench bench-redis5; do \
+	  uv pip compile requirements/$$peers.in $(filter-out pyproject.toml --all-extras,$(PINS)) \
+	    -o requirements/$$peers.txt || exit 1; done
 
 clean: ## remove the virtual environment and all caches; the data in .errands stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

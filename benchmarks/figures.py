@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 
 Round = Mapping[str, float]
@@ -20,14 +20,12 @@ class Better(Enum):
 
 @dataclass(frozen=True)
 class Measure:
-    """A figure: its key, what people call it, its unit, which way it is good; in detail: only the first
-    workload's is worth a line in the table."""
+    """A figure: its key, what people call it, its unit, which way it is good."""
 
     key: str
     label: str
     unit: str
     better: Better = Better.LOWER
-    detail: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,34 +48,51 @@ class Summary:
         return cls(statistics.median(values), min(values), max(values))
 
 
-_OF_A_WORKLOAD = (
-    Measure("enqueue_rate", "sent", "/s", Better.HIGHER),
-    Measure("drain_rate", "drained", "/s", Better.HIGHER),
-    Measure("sender_cpu", "CPU to send", "ms/task", detail=True),
-    Measure("worker_cpu", "CPU of the worker", "ms/task"),
-    Measure("companion_cpu", "CPU of the beat", "ms/task", detail=True),
-    Measure("server_cpu", "CPU of the server", "ms/task", detail=True),
-    Measure("enqueue_commands", "commands to send", "/task", detail=True),
-    Measure("drain_commands", "commands to drain", "/task", detail=True),
-    Measure("enqueue_reads", "round trips to send", "/task", detail=True),
-    Measure("drain_reads", "round trips to drain", "/task", detail=True),
-    Measure("record_lag", "ledger complete after", "s", detail=True),
-    Measure("worker_memory", "memory of the worker", "MiB", detail=True),
-)
-_OF_ALL = (
-    Measure("pickup_p50", "pick-up when idle, median", "ms"),
-    Measure("pickup_p99", "pick-up when idle, 99 %", "ms"),
-    Measure("companion_memory", "memory of the beat", "MiB"),
-)
+def _of_a_drain(key: str, label: str) -> tuple[Measure, ...]:
+    return (
+        Measure(f"{key}.rate", label, "tasks/s", Better.HIGHER),
+        Measure(f"{key}.cpu", "CPU of the worker", "s per 1,000"),
+        Measure(f"{key}.server_cpu", "CPU of the server", "s per 1,000"),
+        Measure(f"{key}.memory", "memory of the worker then", "MiB"),
+        Measure(f"{key}.resident", "shared pages counted for each process", "MiB"),
+        Measure(f"{key}.companion_cpu", "CPU of the beat", "s per 1,000"),
+        Measure(f"{key}.companion_memory", "memory of the beat", "MiB"),
+        Measure(f"{key}.record_lag", "ledger complete after", "s"),
+    )
 
 
-def measures(workloads: Sequence[str]) -> dict[str, list[Measure]]:
-    """All measures, by workload; those of no workload in particular under the empty name."""
-    found = {
-        name: [replace(measure, key=f"{name}.{measure.key}") for measure in _OF_A_WORKLOAD]
-        for name in workloads
-    }
-    return {**found, "": list(_OF_ALL)}
+GROUPS: Mapping[str, tuple[Measure, ...]] = {
+    "empty tasks": (
+        *_of_a_drain("drain", "drained, results kept"),
+        *_of_a_drain("bare", "drained, no results"),
+        *_of_a_drain("default", "drained, as it comes, results kept"),
+    ),
+    "tasks that wait 20 ms": _of_a_drain("sleepers", "drained, results kept"),
+    "sending": (
+        Measure("accept.rate", "one by one", "calls/s", Better.HIGHER),
+        Measure("accept.p50", "a call, median", "ms"),
+        Measure("accept.p99", "a call, 99 %", "ms"),
+        Measure("accept.cpu", "CPU of the sender", "s per 1,000"),
+        Measure("many.rate", "many together", "tasks/s", Better.HIGHER),
+        Measure("many.cpu", "CPU of the sender", "s per 1,000"),
+    ),
+    "an idle worker": (
+        Measure("pickup.p50", "picks up a task, median", "ms"),
+        Measure("pickup.p99", "picks up a task, 99 %", "ms"),
+        Measure("ping.p50", "raw round trip, median", "ms"),
+        Measure("ping.p99", "raw round trip, 99 %", "ms"),
+        Measure("memory.idle", "memory", "MiB"),
+        Measure("memory.idle_resident", "shared pages counted for each process", "MiB"),
+    ),
+    "asked of the server for a task": (
+        Measure("commands.send", "sent to it when sending", "commands"),
+        Measure("commands.run", "sent to it when running, with result", "commands"),
+        Measure("commands.send_all", "executed when sending, scripts included", "commands"),
+        Measure("commands.run_all", "executed when running, scripts included", "commands"),
+    ),
+}
+
+MEASURES: Mapping[str, Measure] = {measure.key: measure for group in GROUPS.values() for measure in group}
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -98,12 +113,19 @@ def summary(rounds: Sequence[Round], key: str) -> Summary | None:
     return Summary.of(values) if values else None
 
 
-def ratio(ours: Sequence[Round], theirs: Sequence[Round], key: str) -> float | None:
+def ratio(ours: Sequence[Round], theirs: Sequence[Round], key: str, other: str = "") -> float | None:
     """How many times theirs ours is: the median of the ratios within each round, where both met the same
-    machine. None where either has no such figure, or theirs is nothing."""
+    machine. None where either has no such figure, or theirs is nothing.
+
+    Args:
+        ours: rounds of one contender.
+        theirs: the same rounds of another.
+        key: of the figure.
+        other: theirs, where it is called otherwise.
+    """
     ratios = [
-        mine[key] / other[key]
-        for mine, other in zip(ours, theirs, strict=True)
-        if key in mine and other.get(key)
+        mine[key] / known[other or key]
+        for mine, known in zip(ours, theirs, strict=True)
+        if key in mine and known.get(other or key)
     ]
     return statistics.median(ratios) if ratios else None

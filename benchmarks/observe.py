@@ -30,37 +30,66 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     return total
 
 
-def resident_mib(pids: Iterable[int]) -> float:
-    """Resident memory of these processes' families in MiB; pages that they share count for each."""
-    total = 0
-    for member in (member for pid in pids for member in family(pid)):
-        try:
-            total += member.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue
-    return total / 2**20
-
-
 @dataclass(frozen=True)
-class ServerUse:
-    """What a Valkey or Redis server has done since it started.
+class Memory:
+    """What processes weigh, in MiB.
 
     Attributes:
-        commands: executed; those inside scripts count as well.
-        reads: how often it read from a connection, about once a round trip.
-        cpu: seconds of all its threads.
+        resident: pages in memory; those that several processes share count for each.
+        proportional: the same, a shared page divided among those that share it: what the machine gives
+            up for them. Where the system does not tell, it is the resident memory.
     """
 
-    commands: int
-    reads: int
-    cpu: float
+    resident: float
+    proportional: float
 
     @classmethod
-    def of(cls, client: redis.Redis) -> ServerUse:
-        """As the server itself tells it."""
-        info: Any = client.info("everything")
-        commands = sum(facts["calls"] for name, facts in info.items() if name.startswith("cmdstat_"))
-        return cls(commands, info["total_reads_processed"], info["used_cpu_user"] + info["used_cpu_sys"])
+    def of(cls, pids: Iterable[int]) -> Memory:
+        """Of these processes' families."""
+        resident = proportional = 0
+        for member in (member for pid in pids for member in family(pid)):
+            try:
+                facts: Any = member.memory_full_info()
+            except psutil.NoSuchProcess:
+                continue
+            resident += facts.rss
+            proportional += getattr(facts, "pss", facts.rss)
+        return cls(resident / 2**20, proportional / 2**20)
 
-    def __sub__(self, before: ServerUse) -> ServerUse:
-        return ServerUse(self.commands - before.commands, self.reads - before.reads, self.cpu - before.cpu)
+
+def server_cpu(client: redis.Redis) -> float:
+    """CPU seconds of all threads of a Valkey or Redis server since it started."""
+    info: Any = client.info("cpu")
+    return float(info["used_cpu_user"] + info["used_cpu_sys"])
+
+
+def waiting(client: redis.Redis, key: str) -> int:
+    """How many messages a key holds: of a stream, those not given out and those not acknowledged."""
+    kind: Any = client.type(key)
+    length: Any
+    match kind.decode():
+        case "none":
+            return 0
+        case "list":
+            length = client.llen(key)
+        case "zset":
+            length = client.zcard(key)
+        case "hash":
+            length = client.hlen(key)
+        case "set":
+            length = client.scard(key)
+        case "stream":
+            length = client.xlen(key)
+            groups: Any = client.xinfo_groups(key) if length else []
+            if groups and all(group.get("lag") is not None for group in groups):
+                length = sum(group["pending"] + group["lag"] for group in groups)
+        case other:
+            raise ValueError(f"{key} is a {other}; nothing is known of messages in such")
+    return int(length)
+
+
+def results_kept(client: redis.Redis, where: str) -> int:
+    """How many results there are: fields of the hash of that name, or keys of that pattern."""
+    if "*" not in where:
+        return waiting(client, where)
+    return sum(1 for _ in client.scan_iter(where, count=5_000))

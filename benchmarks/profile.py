@@ -1,12 +1,13 @@
 """`python -m benchmarks.profile errands`: where a task's time goes, by cProfile.
 
-The worker runs in Celery's solo pool, so that one process does all there is to do for a task; times are
-larger than without a profiler, but their proportions hold. For contenders that are Celery applications.
+The worker runs in Celery's solo pool, so that one thread does all there is to do for a task; times are larger
+than without a profiler, but their proportions hold. For contenders that are Celery applications.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import pstats
 import signal
 import subprocess
@@ -15,31 +16,34 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contender import load
-from benchmarks.sender import WARM_UP
 from benchmarks.stand import ROOT, Stand, stand
-from benchmarks.work import ARGUMENTS
+from benchmarks.work import EMPTY
 
-_LEAST_MS = 0.05
+_LEAST_MS = 0.02
+_SECONDS = 600.0
 
 
 def main() -> None:
     """Profile sending and working, and print what each function takes of a task's time."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("contender")
-    parser.add_argument("--tasks", type=int, default=1_500)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of sending one by one")
     options = parser.parse_args()
-    count = options.tasks + WARM_UP
-    with stand(options.contender, load(options.contender)) as place:
+    contender = load(options.contender)
+    with stand(contender, contender.best) as place:
         sending, working = place.place.home / "sending.profile", place.place.home / "working.profile"
-        module = f"benchmarks.contenders.{options.contender}"
-        _finish(
-            _start(place, sending, "benchmarks.sender", options.contender, ARGUMENTS.name, str(options.tasks))
+        program = f"benchmarks.programs.{contender.program}:app"
+        sender = _start(
+            place, sending, "benchmarks.sender", contender.program, "accept", EMPTY, str(options.seconds)
         )
-        worker = _start(place, working, "celery", "--app", f"{module}:app", "worker", "--pool", "solo")
-        place.wait(lambda: place.tally.count() >= count, "the work", 600)
+        count = int(json.loads(_finished(sender))["sent"])
+        worker = _start(
+            place, working, "celery", "--app", program, "worker", "--pool", "solo", "-l", "WARNING"
+        )
+        place.wait(lambda: place.tally.count() >= count, "the work", _SECONDS)
         place.wait(place.settled, "acknowledging the work", 60)
         worker.send_signal(signal.SIGTERM)
-        _finish(worker)
+        _finished(worker)
         for title, path in (("Sending", sending), ("Working", working)):
             print(f"\n{title}: ms a task with what it calls, ms a task alone, calls a task")
             _show(path, count)
@@ -47,14 +51,15 @@ def main() -> None:
 
 def _start(place: Stand, profile: Path, module: str, *arguments: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "cProfile", "-o", str(profile), "-m", module, *arguments]
-    return subprocess.Popen(command, env=place.environment, cwd=ROOT, stdout=subprocess.DEVNULL)
+    return subprocess.Popen(command, env=place.environment, cwd=ROOT, stdout=subprocess.PIPE)
 
 
-def _finish(process: subprocess.Popen[bytes]) -> None:
+def _finished(process: subprocess.Popen[bytes]) -> bytes:
     try:
-        process.wait(300)
+        said, _ = process.communicate(timeout=_SECONDS)
     finally:
         process.kill()
+    return said
 
 
 def _show(path: Path, count: int) -> None:

@@ -1,65 +1,50 @@
 """The work that every contender does, and the tally that counts it from outside.
 
-Each task writes the time at which it is done into a file. That costs some microseconds, the same for
+Each task writes the time at which its body ran into a file. That costs some microseconds, the same for
 everybody, asks nothing of any broker, and tells afterwards how many tasks ran, when each did, and whether one
-ran twice.
+ran twice. Every kind is there as a plain function and as a coroutine function: each system takes what it does
+best with. They return a number, so that a system which stores no None has something to store.
+
+This module is imported in the peers' own environments: nothing but the standard library here.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import struct
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+EMPTY = "empty"
+SLEEPER = "sleeper"
+TASKS = (EMPTY, SLEEPER)
 
 _STAMP = struct.Struct("<d")
 _SLEEP_SECONDS = 0.020
 
 
-@dataclass(frozen=True)
-class Workload:
-    """One kind of task.
-
-    Attributes:
-        name: of the task, for every contender.
-        label: for people.
-        args: what each task is sent.
-        share: of the tasks asked for; slow tasks need fewer for a figure as steady.
-    """
-
-    name: str
-    label: str
-    args: Sequence[object] = ()
-    share: float = 1.0
-
-    def count(self, tasks: int) -> int:
-        """How many tasks of this kind are sent where `tasks` are asked for."""
-        return max(20, round(tasks * self.share))
-
-
-EMPTY = Workload("empty", "empty task")
-ARGUMENTS = Workload("arguments", "three typed arguments", (42, "ann@example.com", "Ann Example"))
-SLEEPER = Workload("sleeper", "waits 20 ms", share=0.1)
-WORKLOADS = {work.name: work for work in (EMPTY, ARGUMENTS, SLEEPER)}
-
-
-def empty() -> None:
+def empty() -> int:
     """Nothing but the tally."""
-    _stamp()
+    return _stamp()
 
 
-def arguments(user_id: int, email: str, name: str) -> None:
-    """Nothing either, but what it is sent has to be carried and, where that is done, checked."""
-    _stamp()
-
-
-def sleeper() -> None:
-    """Waits for something, as most tasks do."""
+def sleeper() -> int:
+    """Waits 20 ms for something, as most tasks do, in a thread or process of its own."""
     time.sleep(_SLEEP_SECONDS)
-    _stamp()
+    return _stamp()
+
+
+async def async_empty() -> int:
+    """Nothing but the tally, on a loop."""
+    return _stamp()
+
+
+async def async_sleeper() -> int:
+    """Waits 20 ms on a loop."""
+    await asyncio.sleep(_SLEEP_SECONDS)
+    return _stamp()
 
 
 class Tally:
@@ -82,9 +67,9 @@ class Tally:
         return [value for (value,) in _STAMP.iter_unpack(data[:whole])]
 
 
-def _stamp() -> None:
+def _stamp() -> int:
     # One short write to a file opened for appending is never mixed with another process's.
-    os.write(_tally_file(), _STAMP.pack(time.monotonic()))
+    return os.write(_tally_file(), _STAMP.pack(time.monotonic()))
 
 
 @cache

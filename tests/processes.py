@@ -37,13 +37,14 @@ class Worker:
         *options: str,
         name: str = "",
         command: tuple[str, ...] = (),
+        app: str = "sample_app:app",
     ) -> None:
         self.log = log
         # Of its own: RabbitMQ gives a worker's mailbox to one of a name only.
         self.name = f"{name or 'w'}-{uuid.uuid4().hex[:8]}@test"
         path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "apps"), str(SAMPLE)])
         stock = (
-            "-m", "celery", "-A", "sample_app:app", "worker", "-n", self.name, "-l", "INFO",
+            "-m", "celery", "-A", app, "worker", "-n", self.name, "-l", "INFO",
             "--without-gossip", "--without-mingle", *options,
         )  # fmt: skip
         with log.open("ab") as output:

@@ -17,6 +17,7 @@ from errands import logs, starting
 from errands.broker.client import Clients
 from errands.broker.keys import Keys
 from errands.broker.runs import LiveRuns
+from errands.broker.streams.dead_letters import recorder
 from errands.core.errors import ConfigurationError
 from errands.core.retry import Retry
 from errands.core.secrets import Keyring
@@ -31,6 +32,7 @@ from errands.worker.heartbeat import Heartbeat
 from errands.worker.host import RunLog
 from errands.worker.inline import InlineRuns
 from errands.worker.resources import Resources, Scope
+from errands.worker.stopping import Stopping
 
 logger = logging.getLogger("errands")
 
@@ -85,8 +87,10 @@ class Errands(Sending):
         self.resources.provide(Session, lambda: self.database.session())
         self.resources.provide(AsyncSession, lambda: self.database.async_session())
         super().__init__(main, **options)
-        self.config_from_object(celery_configuration(self.settings))
-        self.steps["worker"].add(Heartbeat)
+        configuration = celery_configuration(self.settings)
+        configuration["broker_transport_options"]["on_dead_letter"] = recorder(lambda: self.live)
+        self.config_from_object(configuration)
+        self.steps["worker"].update([Heartbeat, Stopping])
         signals.connect(self)
         celery.signals.setup_logging.connect(self.configure_logging, weak=False)
         celery.signals.worker_init.connect(self._check_at_start, weak=False)

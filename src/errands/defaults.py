@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from errands.broker.transport import celery_broker
 from errands.settings import Settings
 
 
 def celery_configuration(settings: Settings) -> dict[str, Any]:
     """The configuration that an `Errands` app starts with."""
+    broker_url, broker_transport = celery_broker(settings.broker_url)
     return {
-        "broker_url": settings.broker_url,
-        "broker_transport": _transport(settings.broker_url),
+        "broker_url": broker_url,
+        "broker_transport": broker_transport,
         "result_backend": _result_backend(settings.result_url),
         # JSON only: unpickling runs whatever code the sender wishes (CVE-2021-23727).
         "task_serializer": "json",
@@ -24,8 +26,8 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
         # A message is acknowledged when its work is done; a dead worker's message goes to another.
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
-        # "started" is told apart from "waiting".
-        "task_track_started": True,
+        # Whoever asks for a run without a result is told its live state; it need not be stored for them.
+        "task_track_started": False,
         # Nothing runs for ever.
         "task_soft_time_limit": settings.soft_time_limit,
         "task_time_limit": settings.time_limit,
@@ -49,6 +51,7 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
             "interval_max": 0.1,
         },
         "broker_transport_options": {
+            "key_prefix": settings.key_prefix,
             # Stock Redis gives a message out again when it was not acknowledged for so long: longer than any
             # run may take, or it would be done twice.
             "visibility_timeout": max(3600, int(settings.time_limit) + 300),
@@ -59,20 +62,15 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
             # Celery would hold the caller for twenty tries.
             "retry_policy": {"max_retries": 1, "interval_start": 0.0, "interval_max": 0.1, "timeout": 0.25},
         },
-        # Flower and other watchers live on these.
-        "task_send_sent_event": True,
-        "worker_send_task_events": True,
+        # Three more messages for each run, for watchers that switch them on by themselves (Flower does).
+        "task_send_sent_event": False,
+        "worker_send_task_events": False,
         "worker_hijack_root_logger": False,
         "worker_consumer": "errands.worker.consumer:Consumer",
         "beat_scheduler": "errands.beat.scheduler:Scheduler",
         "task_always_eager": settings.inline,
         "task_store_eager_result": False,
     }
-
-
-def _transport(url: str) -> str | None:
-    """Our own transport for a plain Valkey or Redis; kombu's, by the address, for everything else."""
-    return "errands.broker.transport:Transport" if url.startswith("redis://") else None
 
 
 def _result_backend(url: str) -> str:

@@ -21,6 +21,10 @@ def _env(*names: str) -> Any:
     return AliasChoices(*names)
 
 
+# Before an address: let kombu's own Redis transport keep the queues, in lists.
+STOCK_LISTS = "stock+"
+
+
 class Settings(BaseSettings):
     """The settings of an `Errands` app.
 
@@ -74,6 +78,7 @@ class Settings(BaseSettings):
     dead_letter_days: int = Field(90, ge=1)
     outbox_after: float = Field(5.0, ge=0, description="seconds before the relay takes an unsent run")
     events_max: int = Field(1_000_000, ge=1000, description="entries the event stream may hold at most")
+    recorder_nice: int = Field(5, ge=0, le=19, description="how far writing the ledger yields to other work")
     progress_interval: float = Field(0.25, ge=0, description="seconds between two progress events of a run")
 
     # Mail
@@ -151,8 +156,9 @@ class Settings(BaseSettings):
         given = "storage_path" in self.model_fields_set
         self.storage_path = (self.storage_path if given else self.home / "files").absolute()
         self.database_url = self.database_url or f"sqlite:///{self.home / 'errands.db'}"
-        speaks_redis = self.broker_url.startswith(("redis://", "rediss://", "unix://", "redis+socket://"))
-        self.valkey_url = self.valkey_url or (self.broker_url if speaks_redis else "redis://127.0.0.1:6379/0")
+        server = self.broker_url.removeprefix(STOCK_LISTS).replace("redis+socket://", "unix://", 1)
+        speaks_redis = server.startswith(("redis://", "rediss://", "unix://"))
+        self.valkey_url = self.valkey_url or (server if speaks_redis else "redis://127.0.0.1:6379/0")
         self.result_url = self.result_url or self.valkey_url
         return self
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, get_type_hints
@@ -17,7 +16,6 @@ from sqlalchemy.orm import Session
 
 from errands.core.arguments import Arguments
 from errands.core.errors import InvalidArguments
-from errands.core.secrets import mask
 from errands.core.task import Rules
 from errands.worker import execution, settling
 from errands.worker.celery_stacks import share_stack
@@ -38,6 +36,7 @@ class Task(celery.Task, Generic[P, R]):
 
     abstract = True
     Request = "errands.worker.request:Request"
+    Strategy = "errands.worker.strategy:default"
     rules = Rules()
     function: Any = None  # None: a task of Celery itself
     is_async = False
@@ -90,27 +89,66 @@ class Task(celery.Task, Generic[P, R]):
         Raises:
             InvalidArguments: the arguments do not fit the type hints.
             PayloadTooLarge: they weigh more than `Settings.payload_max`.
-            BrokerUnavailable: the broker did not take the message; nothing was accepted.
+            BrokerUnavailable: the broker did not take the message within 250 ms. Nothing was accepted, or,
+                where the broker took it and did not answer, nobody knows: the text says which.
         """
         if self.function is None:
             return super().apply_async(args, kwargs, task_id=task_id, **options)
-        parent = self.app.current_worker_task
-        if parent is not None and options.get("parent_id"):
-            # A chain goes on, inside the tracer of the run before: its result was not known when the call was
-            # written. A misfit must fail the run it belongs to, so the worker finds it there.
-            try:
-                args, kwargs = self.app.prepare(self, args or (), kwargs or {})
-            except InvalidArguments:
-                args, kwargs = args or (), kwargs or {}
-        else:
-            args, kwargs = self.app.prepare(self, args or (), kwargs or {})
-        if self.arguments.secrets:
-            options.setdefault("argsrepr", repr(mask(args)))
-            options.setdefault("kwargsrepr", repr(mask(kwargs)))
-        options["headers"] = self.app.envelope(options.get("headers"), task_id, owner)
-        if self.app.settings.inline or self.app.is_capturing:
-            return self.app.send_task(self.name, args, kwargs, task_id=task_id, task_type=self, **options)
-        return super().apply_async(args, kwargs, task_id=task_id, **options)
+        result: AsyncResult = self.app.send_call(self, args, kwargs, task_id, owner, options)
+        return result
+
+    async def aapply_async(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        task_id: str | None = None,
+        *,
+        owner: str | None = None,
+        **options: Any,
+    ) -> AsyncResult:
+        """`apply_async` for asyncio code: the loop goes on while the broker answers.
+
+        What one turn of the loop sends goes to the broker together, in one call.
+        """
+        result: AsyncResult = await self.app.asend_call(self, args, kwargs, task_id, owner, options)
+        return result
+
+    async def adelay(self, *args: Any, **kwargs: Any) -> AsyncResult:
+        """`delay` for asyncio code: the loop goes on while the broker answers."""
+        return await self.aapply_async(args, kwargs)
+
+    def delay_many(
+        self, calls: Iterable[Any], *, chunk: int = 500, owner: str | None = None, **options: Any
+    ) -> list[str]:
+        """Send many runs, a chunk at a time, each chunk in one round trip.
+
+        Args:
+            calls: one item for each run: a tuple or list of arguments, a mapping of named ones, or a
+                signature of this task (for both, or for options of its own, such as a `task_id`). Any
+                iterable: it is read a chunk at a time, so a generator of a million calls needs little memory.
+            chunk: how many go together. All of them are checked before the first of them is sent; none is
+                read before the chunk ahead of it was accepted. Large messages go in smaller chunks.
+            owner: whose runs they are, as in `apply_async`.
+            options: for all of them, as in `apply_async`.
+
+        Returns:
+            The runs' ids, in the order of the calls.
+
+        Raises:
+            InvalidArguments, PayloadTooLarge, SecretError: a call is wrong. The text says which, counted from
+                0, and how many before it were accepted; of its own chunk none was.
+            BrokerUnavailable: the broker did not take a chunk. The text says which, and how many calls were
+                accepted before it.
+        """
+        ids: list[str] = self.app.send_many(self, calls, chunk, owner, options)
+        return ids
+
+    async def adelay_many(
+        self, calls: Iterable[Any], *, chunk: int = 500, owner: str | None = None, **options: Any
+    ) -> list[str]:
+        """`delay_many` for asyncio code."""
+        ids: list[str] = await self.app.asend_many(self, calls, chunk, owner, options)
+        return ids
 
     def run_with_db(self, session: Session | AsyncSession, /, *args: Any, **kwargs: Any) -> R:
         """Call the function with a session of one's own, and no broker. For tests of `task_with_db`."""
@@ -147,14 +185,6 @@ class Task(celery.Task, Generic[P, R]):
         return str(
             self.app.send_on_commit(session, self.name, *ready, task_id=task_id, owner=owner, **options)
         )
-
-    async def adelay(self, *args: Any, **kwargs: Any) -> AsyncResult:
-        """`delay` for asyncio code: the loop is not blocked while the broker answers."""
-        return await asyncio.to_thread(self.delay, *args, **kwargs)
-
-    async def aapply_async(self, *args: Any, **options: Any) -> AsyncResult:
-        """`apply_async` for asyncio code."""
-        return await asyncio.to_thread(functools.partial(self.apply_async, *args, **options))
 
     def signature(self, args: Any = None, kwargs: Any = None, *starargs: Any, **starkwargs: Any) -> Any:
         """A signature; secret arguments are sealed in it, since a chain carries it in other runs' messages.

@@ -38,13 +38,13 @@ def test_an_unknown_run_is_unknown(log: RunLog) -> None:
 
 
 def test_a_life(log: RunLog) -> None:
-    assert log.record(event(Kind.QUEUED, task="t", queue="q", owner="7", args=[1], kwargs={})) == ("ok", 0)
+    assert log.record(event(Kind.QUEUED, task="t", queue="q", owner="7", args=[1], kwargs={}))[:2] == ("ok", 0)
     queued = log.get("r")
     assert queued is not None
     assert (queued.state, queued.attempt, queued.facts["owner"], queued.facts["queued_at"]) == (
         State.QUEUED, 0, "7", 100.0,
     )  # fmt: skip
-    assert log.record(event(Kind.STARTED, 101.0), hop=0) == ("ok", 1)
+    assert log.record(event(Kind.STARTED, 101.0), hop=0)[:2] == ("ok", 1)
     log.record(event(Kind.PROGRESS, 102.0, progress={"current": 1, "total": 2}), hop=0)
     running = log.get("r")
     assert running is not None
@@ -96,12 +96,12 @@ def test_ends_do_not_overtake_each_other(log: RunLog) -> None:
 def test_a_snooze_does_not_count_and_a_retry_does(log: RunLog) -> None:
     log.record(event(Kind.STARTED), hop=0)
     log.record(event(Kind.SNOOZED, attempt=1, eta=200.0), hop=0)
-    assert log.record(event(Kind.STARTED), hop=1) == ("ok", 1)
+    assert log.record(event(Kind.STARTED), hop=1)[:2] == ("ok", 1)
     log.record(event(Kind.RETRYING, attempt=1, eta=200.0, error={"type": "E", "message": "m"}), hop=1)
     waiting = log.get("r")
     assert waiting is not None
     assert (waiting.state, waiting.facts["error"]["type"]) == (State.RETRYING, "E")
-    assert log.record(event(Kind.STARTED), hop=2) == ("ok", 2)
+    assert log.record(event(Kind.STARTED), hop=2)[:2] == ("ok", 2)
     again = log.get("r")
     assert again is not None
     assert "error" not in again.facts
@@ -114,7 +114,7 @@ def test_a_person_may_ask_for_another_attempt(log: RunLog) -> None:
     run = log.get("r")
     assert run is not None
     assert run.state is State.QUEUED
-    assert log.record(event(Kind.STARTED), hop=1) == ("ok", 2)
+    assert log.record(event(Kind.STARTED), hop=1)[:2] == ("ok", 2)
 
 
 # What only a broker can do: give a message out twice.
@@ -150,7 +150,7 @@ def test_while_its_owner_lives_a_run_is_nobody_elses(live: LiveRuns, owner: Any)
     live.record(event(Kind.STARTED), hop=0)
     assert live.record(event(Kind.STARTED), hop=0, redelivered=True)[0] is Verdict.RUNNING
     owner()
-    assert live.record(event(Kind.STARTED), hop=0, redelivered=True) == ("ok", 2)
+    assert live.record(event(Kind.STARTED), hop=0, redelivered=True)[:2] == ("ok", 2)
 
 
 def test_past_its_time_limit_nobody_is_at_a_run(
@@ -161,7 +161,7 @@ def test_past_its_time_limit_nobody_is_at_a_run(
     again = event(Kind.STARTED)
     assert live.record(again, hop=0, redelivered=True, time_limit=60)[0] is Verdict.RUNNING
     valkey.hincrby(Keys(key_prefix).run("r"), "begun", -61)
-    assert live.record(again, hop=0, redelivered=True, time_limit=60) == ("ok", 2)
+    assert live.record(again, hop=0, redelivered=True, time_limit=60)[:2] == ("ok", 2)
 
 
 def test_a_copy_waits_for_the_death_of_the_owner_and_for_nothing_else(live: LiveRuns, owner: Any) -> None:
@@ -172,15 +172,15 @@ def test_a_copy_waits_for_the_death_of_the_owner_and_for_nothing_else(live: Live
     live.record(event(Kind.STARTED), hop=1)
     assert live.record(event(Kind.STARTED), hop=0, copy=True)[0] is Verdict.STALE
     owner()
-    assert live.record(event(Kind.STARTED), hop=1, copy=True) == ("ok", 3)
+    assert live.record(event(Kind.STARTED), hop=1, copy=True)[:2] == ("ok", 3)
 
 
 def test_a_lost_process_counts_and_a_stopped_worker_does_not(live: LiveRuns, owner: Any) -> None:
     for _ in range(5):
-        assert live.record(event(Kind.STARTED), hop=0, redelivered=True) == ("ok", 1)
+        assert live.record(event(Kind.STARTED), hop=0, redelivered=True)[:2] == ("ok", 1)
         live.record(event(Kind.SNOOZED, note="the worker was stopped"), hop=0)
     for number in (1, 2, 3):
-        assert live.record(event(Kind.STARTED), hop=0, redelivered=True) == ("ok", number)
+        assert live.record(event(Kind.STARTED), hop=0, redelivered=True)[:2] == ("ok", number)
         live.record(event(Kind.LOST), hop=0)
     assert live.record(event(Kind.STARTED), hop=0, redelivered=True)[0] is Verdict.POISON
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
@@ -15,6 +16,7 @@ from errands.core.errors import BrokerUnavailable
 from errands.core.events import Event, Kind
 from errands.store import outbox, reads, writes
 from errands.store.engine import Database
+from errands.store.ledger_event import LedgerEvent
 from errands.store.rows import OutboxRow
 from errands.store.tables import attempts
 
@@ -24,12 +26,16 @@ class App:
 
     def __init__(self) -> None:
         self.sent: list[OutboxRow] = []
+        self.commits = 0
         self.fail: dict[str, Exception] = {}
+        self.away: Exception | None = None
 
-    def publish_outbox(self, row: OutboxRow) -> None:
-        if row.id in self.fail:
-            raise self.fail[row.id]
-        self.sent.append(row)
+    def publish_outbox(self, rows: Sequence[OutboxRow]) -> dict[str, Exception]:
+        if self.away is not None:
+            raise self.away
+        self.commits += 1
+        self.sent += [row for row in rows if row.id not in self.fail]
+        return {row.id: self.fail[row.id] for row in rows if row.id in self.fail}
 
 
 def commit(database: Database, *run_ids: str) -> None:
@@ -59,6 +65,7 @@ def test_it_sends_what_was_left_behind(database: Database) -> None:
         assert relay.step() == 2
         assert relay.step() == 0
     assert [row.id for row in app.sent] == ["a", "b"]
+    assert app.commits == 1
     assert (app.sent[0].args, app.sent[0].kwargs, app.sent[0].options) == ([1], {"a": 1}, {"queue": "q"})
     assert waiting(database) == {}
 
@@ -90,14 +97,17 @@ def test_a_row_that_cannot_be_sent_waits_and_holds_up_nobody(database: Database)
 
 def test_a_broker_that_is_away_ends_the_step(database: Database) -> None:
     app = App()
-    app.fail["b"] = BrokerUnavailable("no")
-    commit(database, "a")
-    commit(database, "b")
-    commit(database, "c")
+    app.away = BrokerUnavailable("no")
+    for run_id in ("a", "b", "c"):
+        commit(database, run_id)
+    relay = Relay(app, database, after=0)
     with pytest.raises(BrokerUnavailable):
-        Relay(app, database, after=0).step()
-    assert [row.id for row in app.sent] == ["a"]
-    assert {run_id: row.tries for run_id, row in waiting(database).items()} == {"b": 1, "c": 0}
+        relay.step()
+    assert app.sent == []
+    assert {run_id: row.tries for run_id, row in waiting(database).items()} == {"a": 1, "b": 0, "c": 0}
+    app.away = None
+    assert relay.step() == 2  # the first one waits a little
+    assert [row.id for row in app.sent] == ["b", "c"]
 
 
 def test_pruning_deletes_what_is_old_and_ended(database: Database) -> None:
@@ -117,7 +127,9 @@ def test_pruning_deletes_what_is_old_and_ended(database: Database) -> None:
             for days in (1, 89, 91)
         ]
         with database.writing() as connection:
-            writes.apply_events(connection, [(f"{n}-0", one) for n, one in enumerate(events, 1)])
+            writes.apply_events(
+                connection, [(f"{n}-0", LedgerEvent.of(one)) for n, one in enumerate(events, 1)]
+            )
             writes.add_audit(
                 connection, audit_id="1", actor="ann", action="retry", target="new", reason="asked"
             )
@@ -135,7 +147,7 @@ def test_pruning_deletes_what_is_old_and_ended(database: Database) -> None:
 def test_pruning_ends_between_chunks_when_asked(sqlite_database: Database) -> None:
     events = [Event(kind=Kind.REVOKED, run_id=f"r{n}", at=1.0) for n in range(30)]
     with sqlite_database.writing() as connection:
-        writes.apply_events(connection, [(f"{n}-0", one) for n, one in enumerate(events, 1)])
+        writes.apply_events(connection, [(f"{n}-0", LedgerEvent.of(one)) for n, one in enumerate(events, 1)])
     asked: list[int] = []
 
     def stopped() -> bool:

@@ -108,8 +108,8 @@ def leads(scheduler: Scheduler) -> bool:
 
 def sent(app: Errands) -> list[str]:
     """The ids of the messages in the queue, the first one first."""
-    raw: Any = app.valkey.lrange("tidying", 0, -1)
-    return [json.loads(message)["headers"]["id"] for message in reversed(raw)]
+    rows: Any = app.valkey.xrange(app.keys.stream("tidying", "normal"))
+    return [json.loads(fields[b"m"])["headers"]["id"] for _, fields in rows]
 
 
 def test_two_beats_make_one_run_per_due_time(

@@ -285,7 +285,7 @@ def test_a_sound_system_gives_the_doctor_nothing_to_say(app: Errands) -> None:
     with beat(app):
         findings = doctor(app)
     assert {finding.level for finding in findings} == {Level.GOOD}, findings
-    assert len(findings) == 7
+    assert len(findings) == 8
 
 
 def test_the_doctor_names_what_is_wrong_and_what_to_do(valkey_url: str, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from errands.core.events import Event, Kind
 from errands.core.states import State
 from errands.store import reads, writes
 from errands.store.engine import Database
+from errands.store.ledger_event import LedgerEvent
 from errands.store.rows import RunFilter
 
 
@@ -31,7 +32,9 @@ def ledger(database: Database) -> Database:
         if owner == "ann":
             events.append(Event(kind=Kind.SUCCEEDED, run_id=f"r{number}", at=at + 1, attempt=1))
     with database.writing() as connection:
-        writes.apply_events(connection, [(f"{n}-0", event) for n, event in enumerate(events, 1)])
+        writes.apply_events(
+            connection, [(f"{n}-0", LedgerEvent.of(event)) for n, event in enumerate(events, 1)]
+        )
     return database
 
 

@@ -262,8 +262,9 @@ def test_a_copy_of_a_run_at_work_is_neither_run_nor_lost(rig: Rig, tmp_path: Pat
     message["properties"]["delivery_info"]["redelivered"] = True
     message["properties"]["delivery_tag"] = str(uuid.uuid4())
     rig.valkey.lpush(queue, json.dumps(message))
+    delayed = f"{rig.app.keys.prefix}q:{queue}:delayed:messages"
     waits = until(
-        lambda: [raw for raw in rig.valkey.hvals("unacked") if b'"copy": true' in raw], what="the copy waits"
+        lambda: [raw for raw in rig.valkey.hvals(delayed) if b'"copy":true' in raw], what="the copy waits"
     )
     assert result.id.encode() in waits[0]
     go.touch()

@@ -123,6 +123,13 @@ def patient(go: str, n: int | str) -> int | str:
     return n
 
 
+@app.task(name="lasting", queue=QUEUE)
+async def lasting(n: int | str) -> None:
+    """Runs until somebody ends it."""
+    effect("begun", n)
+    await asyncio.sleep(3600)
+
+
 @app.task(name="stumble", queue=QUEUE, retry=Retry(3, first=0.1, most=0.2))
 def stumble(go: str, *, run: Run) -> int:
     """Its first attempt waits for the file `go`, and fails."""

@@ -52,7 +52,7 @@ def test_a_task_is_told_when_it_is_bound_before_retries_wrap_it() -> None:
 
 
 def test_a_channel_reads_its_queue_by_a_client_of_its_own() -> None:
-    """errands.broker.transport"""
+    """errands.broker.lists"""
     from kombu.transport import redis as stock
 
     assert "self._get_client()" in inspect.getsource(stock.Channel.__init__)
@@ -67,3 +67,51 @@ def test_waiting_subscribes_by_itself() -> None:
     from celery.backends.asynchronous import AsyncBackendMixin
 
     assert "consume_from" in inspect.getsource(AsyncBackendMixin._add_pending_result)
+
+
+def test_sending_past_celery_says_all_that_celery_says() -> None:
+    """errands.sending: new options, headers or steps of Celery's are to be looked at."""
+    from celery.app import task as task_module
+    from celery.app.amqp import AMQP
+    from celery.app.base import Celery
+
+    from errands.sending.plan import _DECLARED
+    from errands.sending.terms import _OURS
+
+    declared = inspect.getclosurevars(task_module.extract_exec_options).nonlocals["attrs"]
+    assert set(_DECLARED) == {*declared, "ignore_result"}
+    known = {*_OURS, "self", "task_id", "name", "args", "kwargs", "options"}
+    written = set(inspect.signature(AMQP.as_task_v2).parameters)
+    assert written - known == {"create_sent_event", "callbacks", "errbacks", "now", "timezone"}
+    sent = set(inspect.signature(Celery.send_task).parameters)
+    assert sent - known == {"connection", "router", "publisher"}
+
+
+def test_a_producer_of_the_apps_own_pool_is_known_by_its_connection() -> None:
+    """errands.sending.terms: groups hand one on to each of their members."""
+    from celery import Celery
+
+    app = Celery("pool", broker="memory://", set_as_current=False)
+    with app.producer_pool.acquire(block=True) as producer:
+        assert producer.connection._pool is app.pool
+
+
+def test_a_result_asks_for_its_backend_by_one_attribute() -> None:
+    """errands.sending.result"""
+    from celery.result import AsyncResult
+
+    assert "self.backend" in inspect.getsource(AsyncResult.__del__)
+    names = set(inspect.signature(AsyncResult.__init__).parameters)
+    assert names == {"self", "id", "backend", "task_name", "app", "parent"}
+
+
+def test_what_was_configured_later_lies_on_top() -> None:
+    """errands.sending.plan: it looks whether `changes` is still the same."""
+    from celery import Celery
+
+    app = Celery("changes", set_as_current=False)
+    before = dict(app.conf.changes)
+    app.conf.task_compression = "zlib"
+    assert app.conf.changes != before
+    app.conf.update(task_compression=None)
+    assert app.conf.changes["task_compression"] is None

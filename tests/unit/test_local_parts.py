@@ -27,7 +27,7 @@ PORTS = Ports(web=1001, valkey=1002, smtp=1003, mail=1004, webhooks=1005)
     [
         ("io=emails,progress:2", Worker("io", ("emails", "progress"), 2)),
         ("io:emails,progress:2", Worker("io", ("emails", "progress"), 2)),
-        ("cpu=*", Worker("cpu", ("*",), 4)),
+        ("cpu=*", Worker("cpu", ("*",), 0)),
     ],
 )
 def test_a_worker_is_read(text: str, worker: Worker) -> None:
@@ -49,10 +49,10 @@ def test_the_star_takes_the_queues_nobody_else_reads() -> None:
 
 def test_by_default_there_is_a_worker_for_each_kind_of_queue() -> None:
     assert default_workers({"io": ["a", "b"], "cpu": ["c"]}) == [
-        Worker("io", ("a", "b"), 4),
+        Worker("io", ("a", "b"), 0),
         Worker("cpu", ("c",), 1),
     ]
-    assert default_workers({"io": ["a"], "cpu": []}) == [Worker("io", ("a",), 4)]
+    assert default_workers({"io": ["a"], "cpu": []}) == [Worker("io", ("a",), 0)]
 
 
 def test_an_unknown_queue_is_refused_by_name() -> None:

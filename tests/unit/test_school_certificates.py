@@ -175,7 +175,7 @@ async def test_the_mail_brings_the_file_and_a_link_that_works(
     assert link
     answer = await school.http.get(link[0])
     assert answer.content == attachment.data
-    sent = [e.to_json() for e in app.live.events if e.task == "send_certificate_email"]  # type: ignore[attr-defined]
+    sent = [e.to_json().decode() for e in app.live.events if e.task == "send_certificate_email"]  # type: ignore[attr-defined]
     assert sent
     assert all(len(text) < 2000 for text in sent)
 

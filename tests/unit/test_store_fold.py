@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from itertools import permutations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import asdict
+from sqlalchemy import Table
 
 from errands.core.events import Event, Kind
+from errands.store import bulk, tables
 from errands.store.fold import Fold
+from errands.store.ledger_event import LedgerEvent
+from errands.store.row import Attempt, Run
 
 T = 1_750_000_000.0
 
@@ -21,16 +27,24 @@ def event(kind: Kind, at: float, attempt: int | None = None, **facts: object) ->
 def fold(*events: Event, into: Fold | None = None, doubtful: bool = False) -> Fold:
     result = into or Fold({}, {})
     for number, one in enumerate(events):
-        result.add(f"{number}-0", one, doubtful=doubtful)
+        result.add(f"{number}-0", LedgerEvent.of(one), doubtful=doubtful)
     return result
 
 
+_JSON = ("args", "kwargs", "message", "result", "progress")
+
+
 def run(result: Fold) -> dict[str, object]:
-    return {name: value for name, value in result.runs["r"].values.items() if value is not None}
+    values = {name: value for name, value in asdict(result.runs["r"]).items() if value is not None}
+    return values | {name: json.loads(values[name]) for name in _JSON if name in values}
+
+
+def attempts(result: Fold) -> list[Attempt]:
+    return [row for _, row in sorted(result.attempts.items())]
 
 
 def outcomes(result: Fold) -> list[object]:
-    return [row.get("outcome") for _, row in sorted(result.attempts.items())]
+    return [attempt.outcome for attempt in attempts(result)]
 
 
 QUEUED = event(Kind.QUEUED, 0, 0, args=[1], kwargs={}, queue="emails", owner="7")
@@ -104,7 +118,7 @@ def test_a_snoozed_attempt_says_so_and_its_number_is_used_again() -> None:
 def test_an_attempt_whose_worker_died_is_lost() -> None:
     result = fold(QUEUED, STARTED, event(Kind.STARTED, 9, 2, worker="w2"))
     assert outcomes(result) == ["lost", None]
-    assert result.attempts["r", 1].get("error_type") == "WorkerLost"
+    assert attempts(result)[0].error_type == "WorkerLost"
     assert run(result)["worker"] == "w2"
 
 
@@ -165,3 +179,25 @@ def test_secrets_are_masked_in_what_is_shown_and_kept_in_what_is_sent() -> None:
 def test_what_cannot_have_happened_is_refused(bad: Event) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - its text is for people
         fold(bad)
+
+
+@pytest.mark.parametrize(("row", "table"), [(Run, tables.runs), (Attempt, tables.attempts)])
+def test_rows_have_the_tables_columns_in_their_order(row: type[Run | Attempt], table: Table) -> None:
+    assert list(row.__struct_fields__) == table.c.keys()
+    keys = {column.name for column in table.primary_key}
+    grouped = [name for group in bulk._GROUPS[table.name] for name in group]
+    assert sorted(grouped) == sorted(set(table.c.keys()) - keys)
+
+
+def test_what_strict_json_has_no_room_for_is_read_all_the_same() -> None:
+    raw = b'{"kind":"queued","run_id":"r","at":1.0,"args":["\\ud800"],"kwargs":{"rate":NaN,"n":1}}'
+    heard = LedgerEvent.from_json(raw)
+    values = run_of(heard)
+    assert json.loads(values["args"]) == ["\ud800"]
+    assert json.loads(values["kwargs"]) == {"rate": None, "n": 1}
+
+
+def run_of(heard: LedgerEvent) -> dict[str, str]:
+    result = Fold({}, {})
+    result.add("1-0", heard)
+    return asdict(result.runs["r"])

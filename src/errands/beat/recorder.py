@@ -4,33 +4,41 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, StatementError
 
-from errands.core.events import Event
+from errands.beat import loss
+from errands.broker.events import Extent, RawEntry
+from errands.core import clock
 from errands.store import writes
+from errands.store.bulk import batch_of
 from errands.store.engine import Database
-from errands.store.writes import Fenced, Position, entry_order
+from errands.store.ledger_event import LedgerEvent
+from errands.store.writes import Fenced, Position
 
 _log = structlog.get_logger(__name__)
 
 _TRIM_SECONDS = 30.0
+_LOOK_SECONDS = 5.0
+_FIRST_BATCH = 250
+_BATCH_BYTES = 8 * 1024 * 1024  # of events in one batch, about: each may carry a message and a result
 # What an event that cannot be written raises, in Python or in a driver.
 _UNWRITABLE = (StatementError, ValueError, TypeError, AttributeError, KeyError, OverflowError)
-
-Entry = tuple[str, Event | None, bytes]
 
 
 class Stream(Protocol):
     """What the recorder needs of `errands.broker.events.EventStream`."""
 
-    def read(self, after: str, count: int, block_ms: int | None) -> list[Entry]: ...
+    def read_raw(self, after: str, count: int) -> list[RawEntry]: ...
+
+    def wait(self, after: str, block_ms: int) -> bool: ...
 
     def trim(self, before_id: str, keep_seconds: float) -> int: ...
 
-    def last_id(self) -> str: ...
+    def extent(self) -> Extent: ...
 
 
 class Recorder:
@@ -43,9 +51,10 @@ class Recorder:
         stream: the event stream.
         database: where the ledger is.
         name: the stream's name in the table of positions.
-        batch: the most entries in one transaction; by default 500 on SQLite, where all other writers wait for
-            its end, and 2000 on PostgreSQL, where they don't.
-        block_ms: milliseconds that `step` waits for the first entry; None does not wait.
+        batch: the most entries in one transaction; by default 2000 on SQLite, where all other writers wait
+            for its end, and 5000 on PostgreSQL, where they don't. It begins with fewer, and doubles while
+            it is behind.
+        block_ms: milliseconds that `step` waits for the first entry when there is none; None does not wait.
         keep_seconds: how long entries stay in the stream after they were recorded, for live screens.
         monotonic: seconds that only grow; a test passes its own.
     """
@@ -64,12 +73,19 @@ class Recorder:
         self._stream = stream
         self._database = database
         self._name = name
-        self._batch = batch or (500 if database.dialect == "sqlite" else 2000)
+        self._most = batch or batch_of(database.dialect)
+        self._count = min(self._most, _FIRST_BATCH)
         self._block_ms = block_ms
         self._keep_seconds = keep_seconds
         self._monotonic = monotonic
         self._position: Position | None = None
-        self._trimmed = float("-inf")
+        self._trimmed = self._looked = float("-inf")
+        self._full = False
+
+    @property
+    def behind(self) -> bool:
+        """Whether the last step found as much as it could take: there is more to come."""
+        return self._full
 
     def step(self) -> int:
         """Move one batch. Returns how many entries it had; 0 when there was nothing, or another was first.
@@ -77,25 +93,46 @@ class Recorder:
         Raises:
             redis.RedisError, sqlalchemy.exc.OperationalError: a server is away; nothing was moved.
         """
-        if self._position is None:
+        self._full = False
+        position = self._position
+        if position is None:
             with self._database.reading() as connection:
-                self._position = writes.read_position(connection, self._name)
+                position = self._position = writes.read_position(connection, self._name)
+            self._looked = float("-inf")
         try:
-            entries = self._stream.read(self._position.entry_id, self._batch, self._block_ms)
+            if self._monotonic() - self._looked >= _LOOK_SECONDS:
+                self._looked = self._monotonic()
+                position = self._look_for_loss(position)
+            entries = self._stream.read_raw(position.entry_id, self._count)
             if not entries:
-                self._look_for_loss(self._position)
+                self._wait(position)
                 return 0
             self._record(entries)
         except Fenced as fenced:
             _log.info("another beat records; going on behind it", reason=str(fenced))
             self._position = None
             return 0
+        self._adapt(entries)
         if self._monotonic() - self._trimmed >= _TRIM_SECONDS:
             self._trimmed = self._monotonic()
-            self._stream.trim(self._position.entry_id, self._keep_seconds)
+            self._stream.trim(entries[-1][0], self._keep_seconds)
         return len(entries)
 
-    def _record(self, entries: Sequence[Entry]) -> None:
+    def _adapt(self, entries: Sequence[RawEntry]) -> None:
+        size = sum(len(raw) for _, raw, _ in entries)
+        self._full = len(entries) >= self._count
+        if size > _BATCH_BYTES:
+            self._count = max(1, len(entries) // 2)
+        elif self._full and size < _BATCH_BYTES // 4:
+            self._count = min(self._most, self._count * 2)
+
+    def _wait(self, position: Position) -> None:
+        """Nothing is there: look whether that can be, and wait for more."""
+        position = self._look_for_loss(position)
+        if self._block_ms is not None:
+            self._stream.wait(position.entry_id, self._block_ms)
+
+    def _record(self, entries: Sequence[RawEntry]) -> None:
         try:
             self._write(entries)
         except _UNWRITABLE as exc:
@@ -108,26 +145,35 @@ class Recorder:
             else:
                 self._bury(entries[0], exc)
 
-    def _write(self, entries: Sequence[Entry]) -> None:
-        expected, new = self._moved(entries[-1][0])
-        events = [(entry_id, event) for entry_id, event, _ in entries if event is not None]
-        undecodable = [(entry_id, raw) for entry_id, event, raw in entries if event is None]
+    def _write(self, entries: Sequence[RawEntry]) -> None:
+        expected, new = self._moved(entries)
+        events: list[tuple[str, LedgerEvent]] = []
+        undecodable: list[tuple[str, bytes, str]] = []
+        decode = LedgerEvent.from_json
+        for entry_id, raw, attempt in entries:
+            try:
+                event = decode(raw)
+            except ValueError as exc:
+                undecodable.append((entry_id, raw, str(exc)))
+            else:
+                if event.attempt is None:
+                    event.attempt = attempt
+                events.append((entry_id, event))
         with self._database.writing() as connection:
             writes.save_position(connection, self._name, expected, new)
             writes.apply_events(connection, events, doubtful_until=expected.doubtful_until)
-            for entry_id, raw in undecodable:
-                writes.add_dead_letter(
-                    connection, entry_id, raw, "an entry of the event stream that is no event"
-                )
+            for entry_id, raw, why in undecodable:
+                reason = f"an entry of the event stream that is no event: {why}"
+                writes.add_dead_letter(connection, entry_id, raw, reason[:2000])
         self._position = new
         if undecodable:
             _log.error(
                 "entries of the event stream are no events; kept as dead letters", count=len(undecodable)
             )
 
-    def _bury(self, entry: Entry, reason: Exception) -> None:
-        entry_id, _, raw = entry
-        expected, new = self._moved(entry_id)
+    def _bury(self, entry: RawEntry, reason: Exception) -> None:
+        entry_id, raw, _ = entry
+        expected, new = self._moved([entry])
         with self._database.writing() as connection:
             writes.save_position(connection, self._name, expected, new)
             writes.add_dead_letter(
@@ -138,26 +184,40 @@ class Recorder:
             "an event cannot be recorded; kept as a dead letter", entry_id=entry_id, reason=str(reason)
         )
 
-    def _moved(self, entry_id: str) -> tuple[Position, Position]:
+    def _moved(self, entries: Sequence[RawEntry]) -> tuple[Position, Position]:
         expected = self._position or Position()
-        return expected, Position(entry_id, expected.doubtful_until)
+        counted = None if expected.entries is None else expected.entries + len(entries)
+        return expected, replace(expected, entry_id=entries[-1][0], entries=counted)
 
-    def _look_for_loss(self, position: Position) -> None:
-        """A stream that ends before our position lost entries that we have: the server came back without its
-        data, or without the last of it. All that is there now is read; what we had before changes nothing."""
-        last = self._stream.last_id()
-        if entry_order(last) >= entry_order(position.entry_id):
-            return
-        doubtful = max(position.entry_id, position.doubtful_until, key=entry_order)
-        restarted = Position(doubtful_until=doubtful)
+    def _look_for_loss(self, position: Position) -> Position:
+        """Compare our position with what the stream says of itself. Returns the position to go on from."""
+        extent = self._stream.extent()
+        found = loss.compare(position, extent)
+        new = found.position
+        if not (found.dropped or found.restarted):
+            self._position = new  # what it has learned is saved with the next batch
+            return new
+        if found.dropped:
+            new = replace(new, missing=position.missing + found.count, missing_at=clock.now())
         with self._database.writing() as connection:
-            writes.save_position(connection, self._name, position, restarted)
-        self._position = restarted
-        _log.warning(
-            "the event stream ends before what the ledger has: Valkey lost data; reading all that is there",
-            stream_ends_at=last,
-            ledger_was_at=position.entry_id,
-        )
+            writes.save_position(connection, self._name, position, new)
+        self._position = new
+        if found.dropped:
+            _log.error(
+                "the event stream dropped events before the ledger had them: the ledger is not complete; "
+                "find out what kept the recorder, raise ERRANDS_EVENTS_MAX",
+                missing=found.count if found.exact else f"at least {found.count}",
+                ledger_was_at=position.entry_id,
+                stream_begins_at=extent.first_id,
+            )
+        else:
+            _log.warning(
+                "the event stream ends before what the ledger has: Valkey lost data; "
+                "reading all that is there",
+                stream_ends_at=extent.last_id,
+                ledger_was_at=position.entry_id,
+            )
+        return new
 
 
 def _server_is_away(exc: Exception) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Protocol
 
@@ -25,7 +26,7 @@ _LONGEST_WAIT = 300.0  # seconds
 class Publisher(Protocol):
     """What the relay needs of the app."""
 
-    def publish_outbox(self, row: OutboxRow) -> None: ...
+    def publish_outbox(self, rows: Sequence[OutboxRow]) -> dict[str, Exception]: ...
 
 
 class Relay:
@@ -39,10 +40,10 @@ class Relay:
         app: publishes.
         database: where the outbox is.
         after: seconds that the committing process has to send a row itself.
-        batch: the most rows of one step.
+        batch: the most rows of one step, which are sent together.
     """
 
-    def __init__(self, app: Publisher, database: Database, *, after: float = 5.0, batch: int = 200) -> None:
+    def __init__(self, app: Publisher, database: Database, *, after: float = 5.0, batch: int = 500) -> None:
         self._app = app
         self._database = database
         self._after = timedelta(seconds=after)
@@ -57,30 +58,25 @@ class Relay:
         """
         with self._database.reading() as connection:
             rows = reads.outbox_due(connection, self._after, self._batch)
-        sent: list[str] = []
+        if not rows:
+            return 0
         try:
-            for row in rows:
-                if self._send(row):
-                    sent.append(row.id)  # noqa: PERF401 - kept when a later row raises
-        finally:
-            if sent:
-                outbox.remove(self._database, sent)
-                _log.info("sent runs that their processes had left in the outbox", count=len(sent))
-        return len(sent)
-
-    def _send(self, row: OutboxRow) -> bool:
-        try:
-            self._app.publish_outbox(row)
+            refused = self._app.publish_outbox(rows)
         except _AWAY as exc:
-            self._note(row, exc)
+            self._note(rows[0], exc)
             raise
-        except Exception as exc:  # noqa: BLE001 - one bad row must not hold up those behind it
-            self._note(row, exc)
-            _log.exception(
-                "a run in the outbox cannot be sent", run_id=row.id, task=row.task, tries=row.tries + 1
-            )
-            return False
-        return True
+        for row in rows:
+            if (error := refused.get(row.id)) is not None:
+                self._note(row, error)
+                _log.error(
+                    "a run in the outbox cannot be sent",
+                    run_id=row.id, task=row.task, tries=row.tries + 1, exc_info=error,
+                )  # fmt: skip
+        sent = [row.id for row in rows if row.id not in refused]
+        if sent:
+            outbox.remove(self._database, sent)
+            _log.info("sent runs that their processes had left in the outbox", count=len(sent))
+        return len(sent)
 
     def _note(self, row: OutboxRow, exc: Exception) -> None:
         wait = min(_LONGEST_WAIT, 2.0 ** min(row.tries + 1, 16))

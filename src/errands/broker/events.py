@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
+
+from msgspec.structs import replace
+from redis.exceptions import ResponseError
 
 from errands.broker.client import AsyncClient, Client
 from errands.core.events import Event
@@ -14,6 +17,24 @@ START = "0-0"
 _BEHIND = files("errands.broker").joinpath("lua/behind.lua").read_text()
 
 Entry = tuple[str, Event | None, bytes]
+RawEntry = tuple[str, bytes, int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What a stream holds, and what it ever held.
+
+    Args:
+        length: entries in it.
+        first_id: of the oldest entry in it; `START` when it is empty.
+        last_id: of the newest that was ever written.
+        added: entries ever written; None where the server does not count them (Redis before 7).
+    """
+
+    length: int = 0
+    first_id: str = START
+    last_id: str = START
+    added: int | None = 0
 
 
 class EventStream:
@@ -25,7 +46,7 @@ class EventStream:
     """
 
     def __init__(self, client: Client, key: str) -> None:
-        self._client = client
+        self._client: Any = client
         self._key = key
 
     def read(self, after: str = START, count: int = 1000, block_ms: int | None = None) -> list[Entry]:
@@ -39,9 +60,21 @@ class EventStream:
         Returns:
             (entry id, event, raw bytes) each; the event is None where the bytes are no event.
         """
-        client: Any = self._client
-        reply = client.execute_command(*_xread(self._key, after, count, block_ms))
+        reply = self._client.execute_command(*_xread(self._key, after, count, block_ms))
         return [_entry(entry_id, fields) for entry_id, fields in _entries(reply)]
+
+    def read_raw(self, after: str = START, count: int = 1000) -> list[RawEntry]:
+        """Entries after the one with id `after`, oldest first, undecoded and without waiting.
+
+        Returns:
+            (entry id, raw bytes, number of the run's attempt at that time) each.
+        """
+        reply = self._client.execute_command(*_xread(self._key, after, count, None))
+        return [_raw(entry_id, fields) for entry_id, fields in _entries(reply)]
+
+    def wait(self, after: str, block_ms: int) -> bool:
+        """Wait up to `block_ms` milliseconds for an entry after `after`. Returns whether there is one."""
+        return bool(_entries(self._client.execute_command(*_xread(self._key, after, 1, block_ms))))
 
     def trim(self, before_id: str, keep_seconds: float = 600.0) -> int:
         """Drop entries that are older than `before_id` and than `keep_seconds` by the server's clock.
@@ -63,11 +96,35 @@ class EventStream:
         """How many entries the stream holds."""
         return int(self._client.xlen(self._key))
 
-    def behind(self, position: str, most: int = 10_000) -> tuple[int, float]:
-        """How far a reader at `position` is behind: entries (counted up to `most`), and seconds since the
-        first of them was written, by the server's clock."""
-        client: Any = self._client
-        count, first, now = client.eval(_BEHIND, 1, self._key, position, most)
+    def extent(self) -> Extent:
+        """What the stream holds and ever held. One round trip."""
+        try:
+            info = self._client.xinfo_stream(self._key)
+        except ResponseError as exc:
+            if "no such key" in str(exc):
+                return Extent()
+            raise
+        first = info["first-entry"]
+        return Extent(
+            length=int(info["length"]),
+            first_id=_text(first[0]) if first else START,
+            last_id=_text(info["last-generated-id"]),
+            added=info.get("entries-added"),
+        )
+
+    def behind(self, position: str, entries: int | None = None, most: int = 10_000) -> tuple[int, float]:
+        """How far a reader is behind: in entries, and in seconds since the first of them was written, by the
+        server's clock.
+
+        Args:
+            position: id of the last entry it has read.
+            entries: how many were ever written up to that one, as `Extent.added` counts. Where this or the
+                server's count is not known, entries are counted one by one.
+            most: the most entries to count one by one.
+        """
+        count, first, now = self._client.eval(
+            _BEHIND, 1, self._key, position, -1 if entries is None else entries, most
+        )
         return int(count), max(0.0, (int(now) - _parts(first.decode())[0]) / 1000) if count else 0.0
 
 
@@ -92,7 +149,8 @@ async def follow(
 
 def _xread(key: str, after: str, count: int, block_ms: int | None) -> list[Any]:
     block = [] if block_ms is None else ["BLOCK", block_ms]
-    return ["XREAD", "COUNT", count, *block, "STREAMS", key, after]
+    # Named in bytes, the command's reply comes as the server wrote it: redis-py makes no dictionaries of it.
+    return [b"XREAD", "COUNT", count, *block, "STREAMS", key, after]
 
 
 def _entries(reply: Any) -> list[tuple[bytes, Any]]:
@@ -121,6 +179,18 @@ def _entry(entry_id: bytes, fields: Any) -> Entry:
         if event is not None and event.attempt is None and b"n" in values:
             event = replace(event, attempt=int(values[b"n"]))
     return entry_id.decode(), event, raw
+
+
+def _raw(entry_id: bytes, fields: Any) -> RawEntry:
+    if len(fields) == 4 and fields[0] == b"e" and fields[2] == b"n":  # as the script writes them
+        return entry_id.decode(), fields[1], int(fields[3])
+    values = fields if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=True))
+    attempt = values.get(b"n")
+    return entry_id.decode(), values.get(b"e", b""), None if attempt is None else int(attempt)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _parts(entry_id: str) -> tuple[int, int]:

@@ -20,6 +20,38 @@ class Keys:
         """Hash: the live state of one run."""
         return f"{self.prefix}run:{run_id}"
 
+    # -- queues
+
+    def stream(self, queue: str, level: str) -> str:
+        """Stream: the messages of one level that wait in a queue; level is "high", "normal" or "low"."""
+        return f"{self.prefix}q:{queue}:{level}"
+
+    def front(self, queue: str, level: str) -> str:
+        """Stream: what was given back or rescued, read before the level's other stream."""
+        return f"{self.prefix}q:{queue}:{level}:front"
+
+    def delayed(self, queue: str) -> str:
+        """Sorted set: members of delayed messages by when they are due (ms since 1970, server's clock)."""
+        return f"{self.prefix}q:{queue}:delayed"
+
+    def delayed_messages(self, queue: str) -> str:
+        """Hash: level and message of each delayed member. Members are run ids: see `lua/put.lua`."""
+        return f"{self.prefix}q:{queue}:delayed:messages"
+
+    def dead(self, queue: str) -> str:
+        """Stream: the queue's dead letters, the newest some 10,000."""
+        return f"{self.prefix}q:{queue}:dead"
+
+    @property
+    def paused(self) -> str:
+        """Set: names of queues that no worker reads for now."""
+        return f"{self.prefix}paused"
+
+    @property
+    def sweep(self) -> str:
+        """Hash: when workers without a lease were last looked for, and since when without interruption."""
+        return f"{self.prefix}sweep"
+
     @property
     def leader(self) -> str:
         """String with a lease: which beat leads."""

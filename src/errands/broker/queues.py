@@ -1,49 +1,57 @@
-"""How deep a queue is, and how old its oldest message, on the stock Redis transport."""
+"""How deep queues are, and what is done to a queue as a whole."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from errands.broker.client import Client
-from errands.core import clock
+from errands.broker.keys import Keys
+from errands.broker.streams.scripts import DEPTH, PURGE, REMOVE_DELAYED
 
-# kombu keeps the messages of a priority above zero in lists of their own: name, separator, step.
-_SEPARATOR = "\x06\x16"
-_STEPS = (0, 3, 6, 9)
+_PURGE_AT_ONCE = 5000
 
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """Messages waiting in a queue, and the seconds that the oldest of them has waited (None: unknown)."""
+    """How it stands with a queue.
+
+    Args:
+        depth: messages that wait and may start at once.
+        oldest_s: seconds since the oldest of them was put or given back; None: unknown, or none waits.
+        delayed: messages that are not due yet.
+        held: messages that workers have taken and not finished.
+        dead: dead letters that are kept.
+    """
 
     depth: int
     oldest_s: float | None
+    delayed: int = 0
+    held: int = 0
+    dead: int = 0
 
 
-def depths(client: Client, names: list[str]) -> dict[str, QueueDepth]:
+def depths(client: Client, keys: Keys, names: list[str]) -> dict[str, QueueDepth]:
     """The depth of each queue in `names`. One round trip."""
-    lists = {name: [name if step == 0 else f"{name}{_SEPARATOR}{step}" for step in _STEPS] for name in names}
-    with client.pipeline(transaction=False) as pipe:
-        for keys in lists.values():
-            for key in keys:
-                pipe.llen(key)
-                pipe.lindex(key, -1)  # kombu pushes left and takes from the right
-        replies = iter(pipe.execute())
+    if not names:
+        return {}
+    reply: Any = DEPTH.run(client, keys.prefix, *names)
     found = {}
-    for name, keys in lists.items():
-        rows = [(next(replies), next(replies)) for _ in keys]
-        ages = [age for _, oldest in rows if (age := _age(oldest)) is not None]
-        found[name] = QueueDepth(sum(int(length) for length, _ in rows), max(ages, default=None))
+    for n, name in enumerate(names):
+        waiting, oldest_ms, delayed, held, dead = (int(value) for value in reply[5 * n : 5 * n + 5])
+        oldest = oldest_ms / 1000 if oldest_ms >= 0 else None
+        found[name] = QueueDepth(waiting, oldest, delayed, held, dead)
     return found
 
 
-def _age(message: Any) -> float | None:
-    if not message:
-        return None
-    try:
-        queued_at = json.loads(message)["headers"]["errands"]["queued_at"]
-    except (ValueError, KeyError, TypeError):
-        return None  # a plain Celery producer says nothing of the time
-    return max(0.0, clock.timestamp() - float(queued_at))
+def purge(client: Client, keys: Keys, queue: str) -> int:
+    """Throw away what no worker was given yet, and what is delayed. Returns how many messages that were."""
+    total = 0
+    while gone := int(PURGE.run(client, keys.prefix, queue, _PURGE_AT_ONCE)):
+        total += gone
+    return total
+
+
+def remove_delayed(client: Client, keys: Keys, queue: str, run_id: str) -> int:
+    """Take a run's delayed messages out of the queue. One round trip. Returns how many there were."""
+    return int(REMOVE_DELAYED.run(client, keys.prefix, queue, run_id))

@@ -1,45 +1,56 @@
 """The live state of every run, and the door through which every event goes.
 
 One script writes an event and moves the run's state together, so that the two cannot disagree, and refuses
-what may not happen: a finished run does not start again, a revoked one does not start at all.
+what may not happen: a finished run does not start again, a revoked one does not start at all, and what an
+attempt says that is no longer the newest one is not heard.
 """
 
 from __future__ import annotations
 
-import json
+import asyncio
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from importlib.resources import files
 from typing import Any
-
-from redis.commands.core import Script
+from weakref import WeakKeyDictionary
 
 from errands.broker import leases
+from errands.broker.batch import Batch
 from errands.broker.client import Clients
+from errands.broker.commit import (
+    PRODUCER_SILENCE,
+    SLOTS,
+    WORKER_SILENCE,
+    Commit,
+    Operation,
+    Reply,
+    Result,
+    Script,
+    Verdict,
+    put,
+    record,
+    store,
+)
 from errands.broker.keys import Keys
 from errands.core.events import Event, Kind
-from errands.core.states import FINAL, MOVES, State
+from errands.core.green import in_green, wait
+from errands.core.states import State
+from errands.core.task import level_of
 
-_RECORD = files("errands.broker").joinpath("lua/record.lua").read_text()
+__all__ = ["LiveRun", "LiveRuns", "Operation", "Reply", "Result", "Verdict", "facts_of"]
 
-# What the live hash holds of an event, beside the state. All values are JSON.
+# What the live state keeps of an event, beside the state.
 _KEPT = (
     "task", "queue", "owner", "parent_id", "root_id", "args", "kwargs", "eta", "max_attempts", "worker",
     "result", "error", "progress", "note",
 )  # fmt: skip
+_OF_ONE_ATTEMPT = ("eta", "error", "note", "progress", "result", "finished_at")
 _TIME_OF = {Kind.QUEUED: "queued_at", Kind.STARTED: "started_at"}
+_UNHEEDED = frozenset({Kind.PROGRESS, Kind.LOG})  # nobody waits for what the server says to these
 _WEEK = 7 * 24 * 3600
-
-
-class Verdict(StrEnum):
-    """What the server said to an event."""
-
-    OK = "ok"
-    KNOWN = "known"
-    REFUSED = "refused"
-    STALE = "stale"
-    RUNNING = "running"
-    POISON = "poison"
+# A worker waits for a server that is away, since nobody waits for the worker; a caller does not.
+_WORKERS_PATIENCE = 60.0
+_CALLERS_PATIENCE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +70,13 @@ class LiveRun:
 
 
 class LiveRuns:
-    """Records events and reads live states.
+    """Records events, sends messages with them, and reads live states.
 
     Args:
         clients: connections to Valkey.
         keys: key names.
         result_expires: seconds that an ended run stays here; the ledger keeps it longer.
-        events_max: entries that the stream may hold; past it the oldest are dropped.
+        events_max: entries that the stream may hold at the very most; past it the oldest are dropped.
         max_deliveries: workers that one message may take down.
     """
 
@@ -81,10 +92,106 @@ class LiveRuns:
         self._clients = clients
         self._keys = keys
         self._result_expires = result_expires
-        self._events_max = events_max
-        self._max_deliveries = max_deliveries
-        # Sent by its digest; the whole text goes only to a server that does not know it yet.
-        self._script = Script(clients.sync, _RECORD)
+        self._script = Script(keys, events_max=events_max, max_deliveries=max_deliveries)
+        self._commit = Commit(clients.url, self._script)
+        self._batch: Batch | None = None  # of the loop on which this worker's tasks run
+        self._batches: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[bool, Batch]] = WeakKeyDictionary()
+
+    # -- committing
+
+    def batch_on(self, loop: asyncio.AbstractEventLoop) -> Batch:
+        """From now on, all that this process has to say goes together with what `loop` has to say."""
+        self._batch = Batch(
+            self._clients.url, self._script, loop, patience=_WORKERS_PATIENCE, silence=WORKER_SILENCE
+        )
+        return self._batch
+
+    def unbatch(self) -> None:
+        """The loop of `batch_on` has ended."""
+        self._batch = None
+
+    def commit(self, operations: Sequence[Operation], *, patience: float = _CALLERS_PATIENCE) -> list[Reply]:
+        """Commit `operations` in their order, in one round trip.
+
+        Called by a task on a worker's loop, it lets the loop go on meanwhile.
+
+        Args:
+            operations: made by `putting`, `recording` and `storing`.
+            patience: seconds to go on trying while the server is away.
+
+        Raises:
+            redis.ConnectionError: the server is away, and nothing was done.
+            NotHeard: nobody knows whether it was done.
+            redis.ResponseError: the server refused (it is full, say).
+        """
+        batch = self._batch
+        if batch is None:
+            return self._commit.run(operations, patience)
+        if in_green():
+            return list(wait(_all(batch, operations)))
+        if threading.current_thread() is threading.main_thread() or batch.runs_here():
+            return self._commit.run(operations, patience)
+        return [future.result() for future in [batch.submit_from_thread(each) for each in operations]]
+
+    async def acommit(
+        self, operations: Sequence[Operation], *, patience: float = _CALLERS_PATIENCE
+    ) -> list[Reply]:
+        """`commit` for asyncio code, together with what else this turn of the running loop has to say.
+
+        Args:
+            patience: seconds to go on trying; who asks for `WORKER_SILENCE` or more has that many.
+        """
+        loop = asyncio.get_running_loop()
+        if self._batch is not None and self._batch.loop is loop:
+            return await _all(self._batch, operations)
+        patient = patience >= WORKER_SILENCE
+        batches = self._batches.setdefault(loop, {})
+        batch = batches.get(patient)
+        if batch is None:
+            seconds = (WORKER_SILENCE, WORKER_SILENCE) if patient else (_CALLERS_PATIENCE, PRODUCER_SILENCE)
+            batch = batches[patient] = Batch(
+                self._clients.url, self._script, loop, patience=seconds[0], silence=seconds[1]
+            )
+        return await _all(batch, operations)
+
+    # -- operations
+
+    def putting(
+        self, event: Event | None, *, run_id: str, queue: str, priority: int | None, message: bytes,
+        due: float | None = None, unless_known: bool = False,
+    ) -> Operation:  # fmt: skip
+        """Put a message into its queue, and tell that it is there.
+
+        Args:
+            event: the "queued" event of the run; None for a message that goes on with a run known before.
+            run_id: the run's id.
+            queue, priority: where the message waits.
+            message: the message as kombu's virtual transports carry it.
+            due: when it may start, in seconds since 1970; None at once.
+            unless_known: do nothing, and reply `KNOWN`, if a run of this id was accepted before.
+        """
+        told = None if event is None else self.recording(event)
+        due_ms = None if due is None else int(due * 1000)
+        return put(queue, level_of(priority), message, run_id, due_ms, told, new=unless_known)
+
+    def recording(
+        self, event: Event, *, hop: int = -1, flags: str = "", attempt: int | None = None,
+        time_limit: float = 0, result: Result | None = None,
+    ) -> Operation:  # fmt: skip
+        """Write an event: see `record`."""
+        state = event.state
+        seconds = (
+            self._result_expires
+            if state is not None and state.final
+            else _WEEK + max(0, int((event.eta or 0) - event.at))
+        )
+        if attempt is None and event.kind is Kind.REOPENED:
+            attempt = event.attempt
+        return record(
+            event, seconds, hop=hop, flags=flags, attempt=attempt, time_limit=time_limit, result=result
+        )
+
+    # -- events
 
     def record(
         self,
@@ -94,45 +201,39 @@ class LiveRuns:
         redelivered: bool = False,
         copy: bool = False,
         time_limit: float = 0,
-    ) -> tuple[Verdict, int]:
-        """Write one event. One round trip.
+        attempt: int | None = None,
+        result: Result | None = None,
+    ) -> Reply:
+        """Write one event. One round trip, or a share of one.
 
         Args:
             event: what happened.
             hop: how often the message at hand was sent on (retries, snoozes); -1 when no message is at hand.
             redelivered: the broker says that it gave this message to a worker before.
-            time_limit: seconds that an attempt may last at most; 0 when nobody knows.
             copy: the message is one that found its run in the hands of a live worker, and waited.
+            time_limit: seconds that an attempt may last at most; 0 when nobody knows.
+            attempt: the attempt that speaks, heard only while it is the newest one. None: somebody else.
+            result: what Celery's result backend keeps if the event is accepted.
 
         Returns:
-            The verdict, and the number of the run's present attempt.
+            The verdict, the number of the run's present attempt, and how many workers took its message.
         """
-        state = event.state
-        allowed: set[str] = {before or "none" for before in MOVES[state]} if state else set()
-        if event.kind is Kind.REOPENED:
-            allowed = {"none", *FINAL}
-        final = state is not None and state.final
-        wait = max(0, int((event.eta or 0) - event.at))
-        values: list[Any] = [
-            event.to_json(),
-            event.kind.value,
-            state.value if state else "",
-            f",{','.join(sorted(allowed))},",
-            self._result_expires if final else _WEEK + wait,
-            self._events_max,
-            hop,
-            int(redelivered or copy),
-            self._max_deliveries,
-            leases.holder(),
-            int(copy),
-            self._keys.lease(""),
-            time_limit,
-            *_pairs(event, hop),
-        ]
-        keys = [self._keys.events, self._keys.run(event.run_id)]
-        reply: Any = self._script(keys, values, self._clients.sync)
-        verdict, attempt = reply
-        return Verdict(verdict.decode()), int(attempt)
+        flags = ("r" if redelivered else "") + ("c" if copy else "")
+        operation = self.recording(
+            event, hop=hop, flags=flags, attempt=attempt, time_limit=time_limit, result=result
+        )
+        if event.kind in _UNHEEDED and self._batch is not None:
+            self._batch.post(operation)
+            return Reply(Verdict.OK, event.attempt or 0, 0)
+        patience = _WORKERS_PATIENCE if leases.holder() else _CALLERS_PATIENCE
+        return self.commit([operation], patience=patience)[0]
+
+    def store(self, result: Result, unless: str = "") -> None:
+        """Keep a result, unless the one that is there matches the Lua pattern `unless`."""
+        patience = _WORKERS_PATIENCE if leases.holder() else _CALLERS_PATIENCE
+        self.commit([store(result, unless)], patience=patience)
+
+    # -- reading
 
     def get(self, run_id: str) -> LiveRun | None:
         """The live state of a run; None when Valkey does not know it (any more)."""
@@ -162,25 +263,22 @@ def facts_of(event: Event) -> dict[str, Any]:
     return facts
 
 
-def _pairs(event: Event, hop: int) -> list[str]:
-    pairs: list[str] = []
-    if event.kind is Kind.REOPENED and event.attempt is not None:
-        # The hash may be forgotten by now; attempts go on counting from what the ledger has.
-        pairs += ["attempt", str(event.attempt)]
-    if event.kind is Kind.REOPENED and hop >= 0:
-        # A message of before may still wait in its queue: from now on it is stale.
-        pairs += ["hop", str(hop)]
-    for name, value in facts_of(event).items():
-        pairs += [name, json.dumps(value, separators=(",", ":"))]
-    return pairs
+async def _all(batch: Batch, operations: Sequence[Operation]) -> list[Reply]:
+    if len(operations) == 1:
+        return [await batch.submit(operations[0])]
+    return await asyncio.gather(*[batch.submit(operation) for operation in operations])
 
 
 def _read(run_id: str, row: Any) -> LiveRun | None:
     if not row or b"state" not in row:
         return None
-    facts = {name.decode(): value for name, value in row.items()}
-    state = State(facts.pop("state").decode())
-    attempt, hop = int(facts.pop("attempt", 0)), int(facts.pop("hop", 0))
-    for own in ("deliveries", "lease", "begun"):
-        facts.pop(own, None)
-    return LiveRun(run_id, state, attempt, hop, {name: json.loads(value) for name, value in facts.items()})
+    facts: dict[str, Any] = {}
+    for slot in SLOTS:
+        told = row.get(slot.encode())
+        if told is None:
+            continue
+        if slot == "started":  # what was said before is not about this attempt
+            facts = {name: value for name, value in facts.items() if name not in _OF_ONE_ATTEMPT}
+        facts |= facts_of(Event.from_json(told))
+    state = State(row[b"state"].decode())
+    return LiveRun(run_id, state, int(row.get(b"attempt", 0)), int(row.get(b"hop", 0)), facts)

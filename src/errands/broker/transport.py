@@ -1,81 +1,120 @@
-"""kombu's Redis transport, which keeps an entry that is no message instead of dying of it.
+"""A kombu transport that keeps queues in Valkey or Redis Streams: the classes to name, and by which address.
 
-The stock transport raises out of the worker's loop, which ends the worker; the entry is gone by then. What is
-relied on inside of kombu: that a channel makes its clients of `_get_client()`, and reads a queue's entry by
-`parse_response(…, "BRPOP")`. `tests/unit/test_celery_internals.py` tells when kombu changes that.
+The work is done in `streams/`; `docs/transport.md` says what it promises and which options it has.
 """
 
 from __future__ import annotations
 
-import base64
-import logging
+from collections.abc import Iterator
 from typing import Any
 
-import uuid_utils
-from celery import current_app
+from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as stock
-from kombu.utils.json import loads
 
-from errands.core import clock
-from errands.core.events import Event, Kind
+from errands.broker.streams.channel import Channel
 
-logger = logging.getLogger("errands.transport")
+__all__ = ["Channel", "SentinelChannel", "SentinelTransport", "TLSTransport", "Transport", "celery_broker"]
 
-_RAW_MAX = 256 * 1024
+_MODULE = "errands.broker.transport"
+# When a connection fails kombu goes to the next address, and chooses the transport by its scheme alone.
+_OURS = {"redis": "errands", "rediss": "errandss"}
 
-
-class Channel(stock.Channel):
-    """A channel whose clients look at what they read before it is delivered."""
-
-    def _get_client(self) -> Any:
-        base: Any = super()._get_client()  # type: ignore[no-untyped-call]
-        channel = self
-
-        class Client(base):
-            def parse_response(self, connection: Any, command_name: str, **options: Any) -> Any:
-                reply = super().parse_response(connection, command_name, **options)
-                if command_name == "BRPOP" and reply:
-                    problem = channel.problem_of(reply[1])
-                    if problem is not None:
-                        keep(reply[0], reply[1], problem)
-                        return None  # as if the queue had been empty
-                return reply
-
-        return Client
-
-    def problem_of(self, raw: bytes | str) -> str | None:
-        """Why `raw` cannot be delivered; None when it can."""
-        try:
-            payload = loads(raw)  # type: ignore[no-untyped-call]
-            properties = payload["properties"]
-            if not isinstance(properties["delivery_info"], dict) or "delivery_tag" not in properties:
-                return "its properties are not those of a message"
-            self.decode_body(  # type: ignore[no-untyped-call]
-                payload["body"], properties.get("body_encoding")
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as exc:
-            return f"{type(exc).__name__}: {exc}"
-        return None
+TRANSPORT_ALIASES.setdefault("errands", f"{_MODULE}:Transport")
+TRANSPORT_ALIASES.setdefault("errandss", f"{_MODULE}:TLSTransport")
 
 
-class Transport(stock.Transport):
-    """Set as `broker_transport` for `redis://` addresses."""
+# kombu publishes no types.
+_Transport: Any = stock.Transport
+
+
+class Alternates:
+    """The addresses that kombu tries one after the other, with schemes that mean us."""
+
+    def __init__(self, urls: Iterator[str]) -> None:
+        self._urls = urls
+
+    def __iter__(self) -> Alternates:
+        return self
+
+    def __next__(self) -> str:
+        scheme, separator, rest = next(self._urls).partition("://")
+        return f"{_OURS.get(scheme, scheme)}{separator}{rest}"
+
+
+class Transport(_Transport):
+    """For `redis://`. Also known to kombu by the scheme `errands://`, once this module is imported."""
 
     Channel = Channel
 
+    def __init__(self, client: Any, **options: Any) -> None:
+        super().__init__(client, **options)
+        if client.cycle is not None and not isinstance(client.cycle, Alternates):
+            client.cycle = self._alternates(client.cycle)
 
-def keep(queue: bytes | str, raw: bytes | str, problem: str) -> None:
-    """Make a dead letter of an entry that is no message."""
-    data = raw.encode() if isinstance(raw, str) else raw
-    name = (queue.decode() if isinstance(queue, bytes) else queue).partition("\x06\x16")[0]
-    reason = f"the entry in the queue is no message: {problem}"
-    event = Event(
-        kind=Kind.DEAD_LETTER, run_id=str(uuid_utils.uuid7()), at=clock.timestamp(), queue=name, note=reason,
-        message={"body": base64.b64encode(data[:_RAW_MAX]).decode(), "truncated": len(data) > _RAW_MAX},
-    )  # fmt: skip
-    try:
-        current_app.live.record(event)
-    except Exception:
-        logger.exception("%s; it could not be kept: %r", reason, data[:2000])
-    else:
-        logger.error("dead letter: %s", reason)
+    @staticmethod
+    def _alternates(urls: Iterator[str]) -> Iterator[str] | None:
+        return Alternates(urls)
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Read when the loop polls. kombu's sweep for messages that came back is not needed: see `Upkeep`."""
+        super().register_with_event_loop(connection, loop)
+        self.cycle._restore_messages_tref.cancel()
+
+
+class TLSChannel(Channel):
+    """A channel whose connections are encrypted, and whose server must show a certificate."""
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        conninfo = self.connection.client
+        conninfo.ssl = conninfo.ssl or {"ssl_cert_reqs": "required"}
+        parameters: dict[str, Any] = super()._connparams(asynchronous)
+        return parameters
+
+
+class TLSTransport(Transport):
+    """For `rediss://`. The server's certificate is checked, if the address says nothing else."""
+
+    Channel = TLSChannel
+
+
+_SentinelChannel: Any = stock.SentinelChannel
+
+
+class SentinelChannel(Channel, _SentinelChannel):
+    """A channel that asks sentinels for the server."""
+
+
+class SentinelTransport(Transport):
+    """For `sentinel://`. The sentinels know where to go; kombu does not go from one to the next."""
+
+    default_port = 26379
+    Channel = SentinelChannel
+
+    @staticmethod
+    def _alternates(urls: Iterator[str]) -> None:
+        return None
+
+
+def celery_broker(url: str) -> tuple[str, str | None]:
+    """What Celery is told for the broker's address.
+
+    Args:
+        url: as people write it; several with `;`.
+
+    Returns:
+        `broker_url`, and `broker_transport`; None where kombu finds the transport by the address.
+    """
+    scheme = url.partition("://")[0]
+    if scheme == "redis":
+        return url, f"{_MODULE}:Transport"
+    if scheme == "rediss":
+        return url, f"{_MODULE}:TLSTransport"
+    if scheme == "sentinel":
+        return url, f"{_MODULE}:SentinelTransport"
+    if scheme in ("unix", "redis+socket"):
+        # kombu takes what is before a plus for the transport, whatever it was told.
+        path = url.partition("://")[2].replace("?db=", "?virtual_host=")
+        return f"errands+socket://{path}", None
+    if scheme.startswith("stock+"):
+        return url.removeprefix("stock+"), "errands.broker.lists:Transport"
+    return url, None

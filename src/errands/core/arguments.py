@@ -17,6 +17,7 @@ from errands.core.errors import ConfigurationError, InvalidArguments
 from errands.core.secrets import Keyring, SecretMarker, is_sealed
 
 _KINDS = inspect.Parameter
+_SIMPLE = (_KINDS.POSITIONAL_OR_KEYWORD, _KINDS.KEYWORD_ONLY)
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -70,8 +71,15 @@ class Arguments:
             fields[parameter.name] = _field(parameter, hint)
         self._all = parameters
         self._signature = inspect.Signature(sent)
+        # A call of these parameters alone is put together by name; `bind` would take longer than the check.
+        self._simple = all(parameter.kind in _SIMPLE for parameter in sent)
+        self._names = [parameter.name for parameter in sent]
+        self._positions = sum(parameter.kind is _KINDS.POSITIONAL_OR_KEYWORD for parameter in sent)
+        self._required = {parameter.name for parameter in sent if parameter.default is _KINDS.empty}
         try:
-            self._adapter = TypeAdapter(_typed_dict(task, fields))
+            adapter: TypeAdapter[dict[str, Any]] = TypeAdapter(_typed_dict(task, fields))
+            # Without the adapter's own steps around them, which nothing here needs.
+            self._validate, self._dump = adapter.validator.validate_python, adapter.serializer.to_python
         except (PydanticSchemaGenerationError, PydanticUserError) as exc:
             raise ConfigurationError(
                 f"task {task!r}: a parameter's type can neither be sent as JSON nor is it a resource: "
@@ -87,9 +95,10 @@ class Arguments:
             SecretError: there is no key to seal with.
         """
         values = self._check(args, kwargs, keyring)
-        ready = self._adapter.dump_python(values, mode="json", warnings="none")
-        for name in self.secrets & ready.keys():
-            ready[name] = keyring.seal(ready[name], self.task)
+        ready = self._dump(values, mode="json", warnings="none")
+        if self.secrets:
+            for name in self.secrets & ready.keys():
+                ready[name] = keyring.seal(ready[name], self.task)
         return self._rebuild(ready, len(args))
 
     def restore(self, args: Sequence[Any], kwargs: Mapping[str, Any], keyring: Keyring) -> Call:
@@ -151,22 +160,37 @@ class Arguments:
         return tuple(full), named
 
     def _check(self, args: Sequence[Any], kwargs: Mapping[str, Any], keyring: Keyring) -> dict[str, Any]:
+        values = self._by_name(args, kwargs)
+        if self.secrets:
+            for name in self.secrets & values.keys():
+                if is_sealed(values[name]):
+                    values[name] = keyring.open(values[name], *self._contexts)
         try:
-            bound = self._signature.bind(*args, **kwargs)
-        except TypeError as exc:
-            raise InvalidArguments(self.task, [f"{exc} (it takes {self._signature})"]) from None
-        values = dict(bound.arguments)
-        for name in self.secrets & values.keys():
-            if is_sealed(values[name]):
-                values[name] = keyring.open(values[name], *self._contexts)
-        try:
-            return typing.cast("dict[str, Any]", self._adapter.validate_python(values))
+            return typing.cast("dict[str, Any]", self._validate(values))
         except ValidationError as exc:
             raise InvalidArguments(
                 self.task, [_problem(error, self.secrets) for error in exc.errors()]
             ) from None
 
-    def _rebuild(self, values: Mapping[str, Any], positional: int) -> Call:
+    def _by_name(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        if self._simple and len(args) <= self._positions:
+            values = dict(zip(self._names, args, strict=False))
+            if not kwargs:
+                if len(values) == len(self._names) or self._required <= values.keys():
+                    return values
+            elif not values.keys() & kwargs.keys():
+                values.update(kwargs)
+                if self._required <= values.keys() and values.keys() <= self._signature.parameters.keys():
+                    return values
+        try:
+            return dict(self._signature.bind(*args, **kwargs).arguments)
+        except TypeError as exc:
+            raise InvalidArguments(self.task, [f"{exc} (it takes {self._signature})"]) from None
+
+    def _rebuild(self, values: dict[str, Any], positional: int) -> Call:
+        if self._simple:
+            by_position = tuple([values.pop(name) for name in self._names[:positional]])
+            return by_position, values
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
         for parameter in self._signature.parameters.values():

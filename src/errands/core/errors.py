@@ -40,7 +40,7 @@ class SecretError(ErrandsError):
 
 
 class BrokerUnavailable(ErrandsError):
-    """The broker did not take the work; nothing was accepted."""
+    """The broker did not take the work, or did not say so in time; the text tells which."""
 
 
 class RunNotFound(ErrandsError):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
+
+import msgspec
 
 from errands.core.states import State
 
@@ -43,8 +44,7 @@ _STATE_AFTER = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One thing that happened to one run. Absent facts are None and are not written down.
 
     Times are seconds since 1970 UTC. `args` and `kwargs` are as in the message: validated, and sealed where
@@ -82,10 +82,12 @@ class Event:
             return State.SCHEDULED if self.eta is not None and self.eta > self.at else State.QUEUED
         return _STATE_AFTER.get(self.kind)
 
-    def to_json(self) -> str:
+    def to_json(self) -> bytes:
         """One line of JSON; `from_json` reads it back."""
-        values = ((name, getattr(self, name)) for name in _NAMES)
-        return json.dumps({name: value for name, value in values if value is not None}, separators=(",", ":"))
+        try:
+            return _ENCODER.encode(self)
+        except UnicodeEncodeError:  # halves of surrogate pairs: JSON has them escaped only
+            return json.dumps(_given(self), default=str, separators=(",", ":")).encode()
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Event:
@@ -95,11 +97,18 @@ class Event:
             ValueError: it is no event.
         """
         try:
-            values = json.loads(text)
-            known = {name: values[name] for name in _NAMES if name in values}
-            return cls(**{**known, "kind": Kind(known["kind"])})
-        except (TypeError, KeyError) as exc:
-            raise ValueError(f"not an event: {text[:200]!r}") from exc
+            return _DECODER.decode(text)
+        except (msgspec.MsgspecError, UnicodeError) as exc:
+            try:
+                return msgspec.convert(json.loads(text), cls)
+            except (ValueError, TypeError, RecursionError):
+                raise ValueError(f"not an event: {text[:200]!r} ({exc})") from exc
 
 
-_NAMES = tuple(field.name for field in fields(Event))
+def _given(event: Event) -> dict[str, Any]:
+    return {name: value for name, value in msgspec.structs.asdict(event).items() if value is not None}
+
+
+# What JSON does not know (a message of a plain Celery producer may carry it) is told as text.
+_ENCODER = msgspec.json.Encoder(enc_hook=str)
+_DECODER = msgspec.json.Decoder(Event)

@@ -9,6 +9,16 @@ from errands.core.retry import Retry
 
 NO_RETRY = Retry(times=0)
 
+# Urgent first. What a message without a priority, or with 0 (as plain Celery writes it), gets is "normal".
+LEVELS = ("high", "normal", "low")
+
+
+def level_of(priority: int | None) -> str:
+    """The level of a message with Celery's `priority`: 1-3 low, 4-6 normal, 7-9 high; 0 and None normal."""
+    if not priority or 4 <= priority <= 6:
+        return "normal"
+    return "low" if priority < 4 else "high"
+
 
 @dataclass(frozen=True, slots=True)
 class Queue:

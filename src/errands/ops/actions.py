@@ -1,4 +1,4 @@
-"""What people do to runs. Each deed is for admins only, and is in the audit trail or did not happen."""
+"""What people do to runs and queues: for admins only, and in the audit trail or not done."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from errands.core import clock
 from errands.core.errors import ActionRefused, BrokerUnavailable, InvalidArguments, RunNotFound, SecretError
 from errands.core.events import Event, Kind
 from errands.core.states import State, celery_status
-from errands.ops import probes
+from errands.ops import probes, queues
 from errands.ops.access import Person, require_admin
+from errands.ops.errors import QueueNotFound
 from errands.ops.host import App
 from errands.ops.run_view import RunView
 from errands.ops.views import Ops
@@ -71,6 +72,7 @@ class Actions:
             self._record(event)
         with probes.record_errors():
             outbox.remove(self._app.database, [run_id])
+        self._take_out(run_id, run.queue)
         self._tell_celery(run_id, terminate)
         return _answer(run_id, State.REVOKED, run.attempt) | {"terminate": terminate}
 
@@ -136,6 +138,35 @@ class Actions:
             hop = self._reopen(run, message)
         return self._send_again(run, message, hop)
 
+    def pause(self, person: Person, queue: str, *, reason: str | None = None) -> dict[str, Any]:
+        """Let no worker read a queue, until `resume`. Messages go on coming in; what workers have taken they
+        finish.
+
+        Args:
+            person: who does it.
+            queue: its name.
+            reason: for the audit trail.
+
+        Raises:
+            NotAllowed: `person` is no admin.
+            QueueNotFound: the app has no such queue.
+            ActionRefused: this broker's queues cannot be paused.
+            BrokerUnavailable, RecordUnavailable: a server does not answer; nothing was done.
+        """
+        return self._set_paused(person, queue, "pause", reason)
+
+    def resume(self, person: Person, queue: str, *, reason: str | None = None) -> dict[str, Any]:
+        """Let workers read a queue again: they do within a second. Arguments and errors as with `pause`."""
+        return self._set_paused(person, queue, "resume", reason)
+
+    def _set_paused(self, person: Person, queue: str, action: str, reason: str | None) -> dict[str, Any]:
+        require_admin(person, f"{action} queues")
+        if queue not in self._app.queue_names:
+            raise QueueNotFound(f"there is no queue {queue[:80]!r}")
+        with self._audited(person, action, queue, reason, {}):
+            queues.set_paused(self._app, queue, action == "pause")
+        return {"name": queue, "paused": action == "pause"}
+
     def _reopen(self, run: RunView, message: Message) -> int:
         """Record that the run goes on. Returns how often its message was sent on, the next time included."""
         if not run.state.final:
@@ -185,8 +216,8 @@ class Actions:
 
     def _record(self, event: Event, hop: int = -1) -> None:
         with probes.broker_errors():
-            verdict, _ = self._app.live.record(event, hop=hop)
-        if verdict is not Verdict.OK:
+            reply = self._app.live.record(event, hop=hop)
+        if reply.verdict is not Verdict.OK:
             raise ActionRefused("the run has just moved on; look again")
 
     def _record_unsent(self, run: RunView, why: BrokerUnavailable) -> None:
@@ -208,6 +239,13 @@ class Actions:
                 reason=reason, details=details,
             )  # fmt: skip
             yield connection
+
+    def _take_out(self, run_id: str, queue: str | None) -> None:
+        """A message that is due in a year would otherwise lie there for a year."""
+        try:
+            queues.remove_delayed(self._app, queue or self._app.conf.task_default_queue, run_id)
+        except BrokerUnavailable:  # it will be refused when it is due
+            logger.warning("the delayed message of %s could not be taken out", run_id, exc_info=True)
 
     def _tell_celery(self, run_id: str, terminate: bool) -> None:
         """For plain Celery workers, which do not ask; for code that waits for the result; to terminate."""

@@ -13,7 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from errands.core import clock
 from errands.core.errors import BrokerUnavailable
-from errands.ops import probes
+from errands.ops import probes, queues
+from errands.ops.errors import RecordUnavailable
 from errands.ops.host import App
 from errands.store.migrate import current
 
@@ -41,7 +42,7 @@ def doctor(app: App) -> list[Finding]:
     """Look at the broker, the database, keys, workers, beat and clocks. Raises nothing."""
     checks: list[Callable[[App], Iterator[Finding]]] = [_keys, _database]
     if not app.settings.inline:
-        checks += [_policy, _persistence, _clock, _workers, _beat]
+        checks += [_policy, _persistence, _clock, _workers, _beat, _ledger]
     findings: list[Finding] = []
     broker_away = False
     for check in checks:
@@ -144,7 +145,13 @@ def _workers(app: App) -> Iterator[Finding]:
         )
         return
     yield Finding(f"{len(live)} live workers: {', '.join(sorted(live))}")
-    depths = probes.queue_depths(app)
+    depths = queues.depths(app)
+    for name in sorted(queues.paused(app)):
+        yield Finding(
+            f"the queue {name!r} is paused",
+            Level.WARNING,
+            f"resume it when it may go on: POST …/queues/{name}/resume",
+        )
     for name in probes.unread_queues(app, live, depths):
         waiting = depths[name].depth if name in depths else 0
         yield Finding(
@@ -162,4 +169,28 @@ def _beat(app: App) -> Iterator[Finding]:
             "no beat is alive: schedules do not fire, and the ledger does not follow",
             Level.PROBLEM,
             "start one: `python -m errands beat`",
+        )
+
+
+def _ledger(app: App) -> Iterator[Finding]:
+    try:
+        lag = probes.ledger_lag(app)
+    except RecordUnavailable:  # told by _database
+        return
+    if lag.too_far:
+        yield Finding(
+            f"the ledger is {lag} behind",
+            Level.WARNING,
+            "see that a beat runs and that the database keeps up; nothing is lost while the event stream has "
+            f"less than {app.settings.events_max} entries (ERRANDS_EVENTS_MAX)",
+        )
+    else:
+        yield Finding("the ledger follows the event stream")
+    if lag.missing:
+        yield Finding(
+            f"the event stream dropped {lag.missing} events before the ledger had them, the last ones at "
+            f"{lag.missing_at:%Y-%m-%d %H:%M} UTC",
+            Level.PROBLEM,
+            "raise ERRANDS_EVENTS_MAX, and let no beat be down for so long; what the ledger says of runs of "
+            "that time may be old",
         )

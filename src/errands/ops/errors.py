@@ -11,3 +11,7 @@ class NotAllowed(ErrandsError):
 
 class RecordUnavailable(ErrandsError):
     """Valkey or the database does not answer, so nobody can say what the record holds."""
+
+
+class QueueNotFound(ErrandsError):
+    """The app has no queue of this name."""

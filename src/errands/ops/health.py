@@ -8,14 +8,14 @@ from typing import Any
 
 from errands.core import clock
 from errands.core.errors import BrokerUnavailable
-from errands.ops import probes
+from errands.ops import probes, queues
 from errands.ops.errors import RecordUnavailable
 from errands.ops.host import App
 from errands.store import summaries
 
 HEALTHY, DEGRADED, UNHEALTHY = "healthy", "degraded", "unhealthy"
 _WORST_LAST = (HEALTHY, DEGRADED, UNHEALTHY)
-_BEHIND_SECONDS = 30.0
+_DAY = timedelta(hours=24)
 
 
 @dataclass(slots=True)
@@ -75,7 +75,11 @@ def _broker(app: App, health: Health) -> None:
     health.workers = sorted(live)
     if not live:
         health.tell("celery", UNHEALTHY, "No worker is alive: what is sent waits.")
-    depths = probes.queue_depths(app)
+    depths = queues.depths(app)
+    for name in sorted(queues.paused(app)):
+        found = depths.get(name)
+        waiting = f" {found.depth} messages wait in it." if found and found.depth else ""
+        health.notes.append(f"The queue {name!r} is paused.{waiting}")
     if live:
         for name in probes.unread_queues(app, live, depths):
             found = depths.get(name)
@@ -90,12 +94,18 @@ def _broker(app: App, health: Health) -> None:
 
 
 def _record(app: App, health: Health) -> None:
-    count, seconds = probes.events_behind(app)
-    if seconds > _BEHIND_SECONDS:
-        at_least = "at least " if count >= 10_000 else ""
-        health.tell("beat", DEGRADED, f"The ledger is {seconds:.0f} s ({at_least}{count} events) behind.")
+    lag = probes.ledger_lag(app)
+    if lag.too_far:
+        health.tell("beat", DEGRADED, f"The ledger is {lag} behind.")
+    if lag.missing_at is not None and clock.now() - lag.missing_at < _DAY:
+        health.tell(
+            "beat",
+            DEGRADED,
+            f"The event stream dropped {lag.missing} events before the ledger had them, the last ones at "
+            f"{lag.missing_at:%Y-%m-%d %H:%M} UTC: what it says of their runs may be old.",
+        )
     with probes.record_errors(), app.database.reading() as connection:
-        letters = summaries.new_dead_letters(connection, clock.now() - timedelta(hours=24))
+        letters = summaries.new_dead_letters(connection, clock.now() - _DAY)
     if letters:
         health.notes.append(f"{letters} dead letters came in the last 24 hours: see /api/dead-letters.")
 

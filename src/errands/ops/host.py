@@ -7,8 +7,9 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from errands.broker.client import Client, Clients
+from errands.broker.commit import Reply
 from errands.broker.keys import Keys
-from errands.broker.runs import LiveRun, Verdict
+from errands.broker.runs import LiveRun
 from errands.core.events import Event
 from errands.core.secrets import Keyring
 from errands.core.task import Queue
@@ -19,7 +20,7 @@ from errands.store.engine import Database
 class RunLog(Protocol):
     """Live states: Valkey's, or those of this process in inline mode."""
 
-    def record(self, event: Event, *, hop: int = -1, redelivered: bool = False) -> tuple[Verdict, int]: ...
+    def record(self, event: Event, *, hop: int = -1, redelivered: bool = False) -> Reply: ...
 
     def get(self, run_id: str) -> LiveRun | None: ...
 

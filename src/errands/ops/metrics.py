@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 from errands.core import clock
 from errands.core.errors import BrokerUnavailable
 from errands.core.states import State
-from errands.ops import probes
+from errands.ops import probes, queues
 from errands.ops.errors import RecordUnavailable
 from errands.ops.host import App
 from errands.store import reads, summaries
@@ -83,11 +83,23 @@ class AppCollector(Collector):
         oldest = GaugeMetricFamily(
             "errands_queue_oldest_seconds", "How long the oldest message has waited", labels=["queue"]
         )
-        for name, found in sorted(probes.queue_depths(self._app).items()):
+        delayed = GaugeMetricFamily("errands_queue_delayed", "Messages not due yet", labels=["queue"])
+        held = GaugeMetricFamily(
+            "errands_queue_held", "Messages that workers have taken and not finished", labels=["queue"]
+        )
+        paused = GaugeMetricFamily(
+            "errands_queue_paused", "1 where no worker reads the queue for now", labels=["queue"]
+        )
+        stopped = queues.paused(self._app)
+        for name, found in sorted(queues.depths(self._app).items()):
             depth.add_metric([name], found.depth)
             if found.oldest_s is not None or found.depth == 0:
                 oldest.add_metric([name], found.oldest_s or 0.0)
-        yield from (depth, oldest)
+            if queues.kind_of(self._app) is queues.Kind.STREAMS:
+                delayed.add_metric([name], found.delayed)
+                held.add_metric([name], found.held)
+                paused.add_metric([name], int(name in stopped))
+        yield from (depth, oldest, delayed, held, paused)
 
     def _runs(self) -> Iterator[Metric]:
         with probes.record_errors(), self._app.database.reading() as connection:
@@ -116,13 +128,20 @@ class AppCollector(Collector):
         yield GaugeMetricFamily("errands_outbox_length", "Committed runs not sent yet", value=unsent)
         if not self._app.settings.inline:
             try:
-                behind, _ = probes.events_behind(self._app)
+                lag = probes.ledger_lag(self._app)
             except BrokerUnavailable:
                 return
             yield GaugeMetricFamily(
-                "errands_events_behind", "Events that the ledger does not have yet (counted up to 10,000)",
-                value=behind,
-            )  # fmt: skip
+                "errands_events_behind", "Events that the ledger does not have yet", value=lag.events
+            )
+            yield GaugeMetricFamily(
+                "errands_events_behind_seconds", "Since the first of them was written", value=lag.seconds
+            )
+            yield CounterMetricFamily(
+                "errands_events_missing",
+                "Events that the stream dropped before the ledger had them",
+                value=lag.missing,
+            )
 
 
 def _bound(seconds: float) -> str:

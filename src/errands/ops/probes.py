@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import redis
 from kombu.exceptions import OperationalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from errands.broker import queues, workers
+from errands.broker import workers
 from errands.broker.checks import check_eviction
 from errands.broker.events import EventStream
 from errands.broker.queues import QueueDepth
@@ -19,8 +21,10 @@ from errands.ops.errors import RecordUnavailable
 from errands.ops.host import App
 from errands.store import writes
 
-_SPEAK_REDIS = ("redis://", "rediss://", "unix://", "redis+socket://")
-_CONNECT_SECONDS = 2
+CONNECT_SECONDS = 2
+# Past this the ledger is not just a moment behind.
+_BEHIND_SECONDS = 30.0
+_BEHIND_EVENTS = 100_000
 
 Workers = dict[str, dict[str, Any]]
 
@@ -47,11 +51,6 @@ def record_errors() -> Iterator[None]:
         raise RecordUnavailable("the database does not answer, or has no tables yet") from exc
 
 
-def speaks_redis(app: App) -> bool:
-    """Whether the broker is Valkey or Redis."""
-    return app.settings.broker_url.startswith(_SPEAK_REDIS)
-
-
 def broker_answers(app: App) -> bool:
     """Whether messages can be sent: Valkey answers, and the broker, where that is another server."""
     try:
@@ -59,7 +58,7 @@ def broker_answers(app: App) -> bool:
             app.valkey.ping()
             if app.settings.broker_url != app.settings.valkey_url:
                 with app.connection_for_read() as connection:
-                    connection.ensure_connection(max_retries=1, timeout=_CONNECT_SECONDS)
+                    connection.ensure_connection(max_retries=1, timeout=CONNECT_SECONDS)
     except BrokerUnavailable:
         return False
     return True
@@ -121,27 +120,6 @@ def needed_queues(app: App) -> set[str]:
     return names
 
 
-def queue_depths(app: App) -> dict[str, QueueDepth]:
-    """How deep each of the app's queues is, and how old its oldest message where the broker lets us look.
-
-    Raises:
-        BrokerUnavailable: it does not answer.
-    """
-    names = app.queue_names
-    if app.settings.inline:
-        return {}
-    with broker_errors():
-        if app.settings.broker_url == app.settings.valkey_url:
-            prefix = (app.conf.broker_transport_options or {}).get("global_keyprefix", "")
-            found = queues.depths(app.valkey, [prefix + name for name in names])
-            return {name: found[prefix + name] for name in names}
-        with app.connection_for_read() as connection:
-            connection.ensure_connection(max_retries=1, timeout=_CONNECT_SECONDS)
-            if speaks_redis(app):
-                return queues.depths(connection.default_channel.client, names)
-            return {name: QueueDepth(_counted(connection, name), None) for name in names}
-
-
 def unread_queues(app: App, live: Workers, depths: dict[str, QueueDepth]) -> list[str]:
     """Queues whose messages nobody takes: no live worker reads them."""
     wanted = needed_queues(app) | {name for name, found in depths.items() if found.depth}
@@ -158,8 +136,33 @@ def beat_leads(app: App) -> bool:
         return bool(app.valkey.exists(app.keys.leader))
 
 
-def events_behind(app: App) -> tuple[int, float]:
-    """How far the ledger is behind: in events (counted up to 10,000), and in seconds since the first of them.
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far the ledger is behind the event stream.
+
+    Args:
+        events: how many it does not have yet (on Redis before 7 counted up to 10,000).
+        seconds: since the first of them was written.
+        missing: how many the stream dropped, ever, before the ledger had them.
+        missing_at: when that was last noticed.
+    """
+
+    events: int
+    seconds: float
+    missing: int = 0
+    missing_at: datetime | None = None
+
+    @property
+    def too_far(self) -> bool:
+        """Whether people should know."""
+        return self.seconds > _BEHIND_SECONDS or self.events > _BEHIND_EVENTS
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.0f} s ({self.events} events)"
+
+
+def ledger_lag(app: App) -> Lag:
+    """How far the ledger is behind, and what it will never have.
 
     Raises:
         BrokerUnavailable, RecordUnavailable: a server does not answer.
@@ -167,13 +170,5 @@ def events_behind(app: App) -> tuple[int, float]:
     with record_errors(), app.database.reading() as connection:
         position = writes.read_position(connection, app.keys.events)
     with broker_errors():
-        return EventStream(app.valkey, app.keys.events).behind(position.entry_id)
-
-
-def _counted(connection: Any, name: str) -> int:
-    """Messages in one queue. One that does not exist yet closes the channel that asked, and holds none."""
-    with connection.channel() as channel:
-        try:
-            return int(channel.queue_declare(name, passive=True).message_count)
-        except connection.channel_errors:
-            return 0
+        events, seconds = EventStream(app.valkey, app.keys.events).behind(position.entry_id, position.entries)
+    return Lag(events, seconds, position.missing, position.missing_at)

@@ -7,7 +7,7 @@ from typing import Any
 
 from errands.core import clock
 from errands.core.states import State
-from errands.ops import probes
+from errands.ops import probes, queues
 from errands.ops.host import App
 from errands.store import reads
 
@@ -35,8 +35,5 @@ def last_day(app: App) -> dict[str, Any]:
         "pending_tasks_24h": pending,
         "workers": len(live),
         "active_tasks": sum(int(facts.get("active", 0)) for facts in live.values()),
-        "queues": {
-            name: {"depth": found.depth, "oldest_s": found.oldest_s}
-            for name, found in sorted(probes.queue_depths(app).items())
-        },
+        "queues": queues.as_dicts(app),
     }

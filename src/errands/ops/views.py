@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from errands.core.errors import RunNotFound
 from errands.core.secrets import mask
-from errands.ops import health, probes, stats
+from errands.ops import health, probes, queues, stats
 from errands.ops.access import Person, may_see, require_admin
 from errands.ops.errors import RecordUnavailable
 from errands.ops.host import App
@@ -125,13 +125,11 @@ class Ops:
         return [{"name": name, **facts} for name, facts in sorted(probes.live_workers(self._app).items())]
 
     def queues(self, person: Person) -> list[dict[str, Any]]:
-        """Each queue: how deep, how old its oldest message, who reads it. Raises as `workers` does."""
+        """Each queue: depth, oldest_s, delayed, held, dead, paused, workers. Raises as `workers` does."""
         require_admin(person, "see queues")
         readers = probes.readers(probes.live_workers(self._app))
-        return [
-            {"name": name, "depth": found.depth, "oldest_s": found.oldest_s, "workers": readers.get(name, [])}
-            for name, found in sorted(probes.queue_depths(self._app).items())
-        ]
+        found = queues.as_dicts(self._app)
+        return [{"name": name, **facts, "workers": readers.get(name, [])} for name, facts in found.items()]
 
     def health(self, person: Person) -> dict[str, Any]:
         """Is everything well, and if not, why. Raises NotAllowed; what is away is told in the answer."""

@@ -6,15 +6,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+import json
+from bisect import bisect_left
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from errands.core.events import Event, Kind
+from errands.core.events import Kind
 from errands.core.secrets import mask
 from errands.core.states import FINAL, State
-from errands.store.row import Row
+from errands.store.ledger_event import LedgerEvent, text
+from errands.store.row import UNSET, Attempt, Moment, Run
+from errands.store.types import plain
 
 # Upper bounds in seconds. From a mail (a tenth) to a nightly report (an hour).
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, float("inf"))
@@ -23,264 +26,259 @@ SNOOZED = Kind.SNOOZED.value
 DEAD_LETTER = Kind.DEAD_LETTER.value
 UNKNOWN_TASK = "unknown"
 
+# Plain texts: what a row holds is compared with them thousands of times a second.
+_QUEUED, _RUNNING, _RETRYING = State.QUEUED.value, State.RUNNING.value, State.RETRYING.value
+_LOG, _LETTER, _SNOOZED_KIND, _RETRYING_KIND = Kind.LOG, Kind.DEAD_LETTER, Kind.SNOOZED, Kind.RETRYING
+_NAME = {kind: kind.value for kind in Kind}
 _FINAL = frozenset(state.value for state in FINAL)
 # Ended by an attempt: the start of a later attempt tells that somebody has taken the run up again.
 _ENDED_BY_ATTEMPT = frozenset({State.SUCCEEDED.value, State.FAILED.value, State.DISCARDED.value})
-_NO_ERROR = {"error_type": None, "error_message": None, "error_traceback": None}
-_LONGEST_NAME = 255
+
+
+def moment(seconds: float) -> datetime:
+    """A moment as PostgreSQL's driver takes it."""
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 class Fold:
-    """Give it the rows that exist, then `add` events in the order of the stream; then write what changed.
+    """Give it the rows that exist, then `add` events in the order of the stream; then write what it has.
 
-    `runs` is by id, `attempts` by run id and number. Heavy columns need not be loaded; of `message`, whether
-    there is one is enough.
+    Args:
+        runs: those that exist, by id; heavy columns need not be loaded.
+        attempts: those that exist, by run id and number.
+        moment: makes a moment in the database's form of seconds since 1970.
     """
 
-    def __init__(self, runs: Mapping[str, Row], attempts: Mapping[tuple[str, int], Row]) -> None:
-        self.runs = dict(runs)
-        self.attempts = dict(attempts)
+    def __init__(
+        self,
+        runs: dict[str, Run],
+        attempts: dict[tuple[str, int], Attempt],
+        moment: Callable[[float], Moment] = moment,
+    ) -> None:
+        self.runs = runs
+        self.attempts = attempts
         self.dead_letters: dict[str, dict[str, Any]] = {}
-        self.counts: Counter[tuple[str, str]] = Counter()
+        self.counts: dict[tuple[str, str], int] = {}
         self.buckets: dict[tuple[str, float], tuple[int, float]] = {}
+        self._moment = moment
 
-    def add(self, entry_id: str, event: Event, *, doubtful: bool = False) -> None:
-        """Add one event. `doubtful`: it may have been added before, in another batch.
-
-        Raises:
-            ValueError: it cannot have happened like that (an id of a megabyte, a time before the calendar).
-        """
-        if event.kind is Kind.LOG:
+    def add(self, entry_id: str, event: LedgerEvent, *, doubtful: bool = False) -> None:
+        """Add one event. `doubtful`: it may have been added before, in another batch."""
+        kind = event.kind
+        if kind is _LOG:
             return
-        _check_names(event)
-        at = _time(event.at)
-        if event.kind is Kind.DEAD_LETTER:
-            self.dead_letters[entry_id] = {
-                "id": entry_id,
-                "run_id": event.run_id,
-                "task": event.task,
-                "queue": event.queue,
-                "reason": event.note or "no reason given",
-                "message": event.message,
-                "at": at,
-                "replayed_at": None,
-            }
+        if kind is _LETTER:
+            self._bury(entry_id, event)
             return
+        at = self._moment(event.at)
         run = self.runs.get(event.run_id)
         if run is None:
             run = self.runs[event.run_id] = _new_run(event, at)
-        elif doubtful and (reopened := run.get("reopened_at")) is not None and at <= reopened:
+        elif doubtful and run.reopened_at is not None and at <= run.reopened_at:
             return
-        _HANDLERS[event.kind](self, run, event, at, doubtful)
-        run.fill(
-            task=event.task,
-            queue=event.queue,
-            owner=event.owner,
-            parent_id=event.parent_id,
-            root_id=event.root_id,
-            max_attempts=event.max_attempts,
-            expires_at=_optional_time(event.expires),
-        )
-        if event.args is not None and not run.get("message"):
-            message = {"args": event.args, "kwargs": event.kwargs or {}, "options": event.options or {}}
-            run.set(message=message, args=mask(event.args), kwargs=mask(event.kwargs or {}))
-        if at > run.values["updated_at"]:
-            run.set(updated_at=at)
-        if at < run.values["created_at"]:
-            run.set(created_at=at)
+        _HANDLERS[kind](self, run, event, at, doubtful)
+        _fill(run, event)
+        if run.expires_at is None and event.expires is not None:
+            run.expires_at = self._moment(event.expires)
+        if event.args is not UNSET and run.message is None:
+            _keep_message(run, event)
+        if at > run.updated_at:
+            run.updated_at = at
+        if at < run.created_at:
+            run.created_at = at
 
-    def _queued(self, run: Row, event: Event, at: datetime, doubtful: bool) -> None:
-        if run.get("queued_at") is not None:
+    def _bury(self, entry_id: str, event: LedgerEvent) -> None:
+        self.dead_letters[entry_id] = {
+            "id": entry_id,
+            "run_id": event.run_id,
+            "task": event.task,
+            "queue": event.queue,
+            "reason": event.note or "no reason given",
+            "message": json.loads(text(event.message) or "null"),
+            "at": moment(event.at),
+        }
+
+    def _queued(self, run: Run, event: LedgerEvent, at: Moment, doubtful: bool) -> None:
+        if run.queued_at is not None:
             return
-        state = (event.state or State.QUEUED).value
-        run.set(queued_at=at)
-        if run.get("attempt") == 0 and run.get("state") == State.QUEUED:
-            run.set(state=state, eta=_optional_time(event.eta))
+        state = event.queued_as.value
+        run.queued_at = at
+        if run.attempt == 0 and run.state == _QUEUED:
+            run.state = state
+            run.eta = self._optional(event.eta)
         self._count(run, event, state)
 
-    def _started(self, run: Row, event: Event, at: datetime, doubtful: bool) -> None:
-        number = event.attempt or run.get("attempt") or 1
-        attempt = self.attempts.get((event.run_id, number))
-        if attempt is None:
-            attempt = self._new_attempt(event.run_id, number)
-        started, outcome = attempt.get("started_at"), attempt.get("outcome")
+    def _started(self, run: Run, event: LedgerEvent, at: Moment, doubtful: bool) -> None:
+        number = event.attempt or run.attempt or 1
+        attempt = self._attempt(event.run_id, number)
+        started, outcome, reopened = attempt.started_at, attempt.outcome, run.reopened_at
         if doubtful and started is not None and at <= started:
             return
-        reopened = run.get("reopened_at")
         again = outcome == SNOOZED or (
             outcome is not None and reopened is not None and (started is None or started < reopened)
         )
-        over = run.get("state") in _FINAL and not (
-            run.get("state") in _ENDED_BY_ATTEMPT and number > run.get("attempt")
-        )
+        over = run.state in _FINAL and not (run.state in _ENDED_BY_ATTEMPT and number > run.attempt)
         if over or (outcome is not None and not again):
             if started is None:
-                attempt.set(started_at=at)
-                self._count(run, event, State.RUNNING.value)
-            attempt.fill(worker=event.worker)
-            run.fill(started_at=at, worker=event.worker)
+                attempt.started_at = at
+                self._count(run, event, _RUNNING)
+            attempt.worker = attempt.worker or event.worker
+            run.started_at = run.started_at or at
+            run.worker = run.worker or event.worker
             return
-        attempt.set(started_at=at, worker=event.worker)
+        attempt.started_at, attempt.worker = at, event.worker
         if again:
-            attempt.set(finished_at=None, outcome=None, duration=None, retry_at=None, **_NO_ERROR)
-        self._count(run, event, State.RUNNING.value)
-        before = run.get("attempt")
+            attempt.finished_at = attempt.outcome = attempt.duration = attempt.retry_at = None
+            attempt.error_type = attempt.error_message = attempt.error_traceback = None
+        self._count(run, event, _RUNNING)
+        before = run.attempt
         if number < before and not again:
             return
         if number != before:
             self._lose(run, before, at)
-            run.set(progress=None)
-        run.set(
-            state=State.RUNNING.value,
-            attempt=number,
-            started_at=at,
-            finished_at=None,
-            duration=None,
-            eta=None,
-            worker=event.worker,
-        )
+            run.progress = None
+        run.state, run.attempt, run.started_at, run.worker = _RUNNING, number, at, event.worker
+        run.finished_at = run.duration = run.eta = None
 
-    def _progress(self, run: Row, event: Event, at: datetime, doubtful: bool) -> None:
-        attempt = run.get("attempt")
-        late = run.get("state") in _FINAL or (event.attempt or attempt) < attempt
-        if late or (doubtful and at <= run.get("updated_at")):
+    def _progress(self, run: Run, event: LedgerEvent, at: Moment, doubtful: bool) -> None:
+        late = run.state in _FINAL or (event.attempt or run.attempt) < run.attempt
+        if late or (doubtful and at <= run.updated_at):
             return
-        run.set(progress=event.progress)
+        run.progress = text(event.progress)
 
-    def _put_off(self, run: Row, event: Event, at: datetime, doubtful: bool) -> None:
+    def _put_off(self, run: Run, event: LedgerEvent, at: Moment, doubtful: bool) -> None:
         """An attempt failed or was snoozed, and another follows."""
-        number = event.attempt or run.get("attempt") or 1
+        number = event.attempt or run.attempt or 1
         known = self.attempts.get((event.run_id, number))
-        if event.kind is Kind.LOST and known is not None and known.get("outcome") is not None:
+        if event.kind is Kind.LOST and known is not None and known.outcome is not None:
             return
         if not self._close(run, number, event, at, doubtful):
             return
-        self._count(run, event, event.kind.value)
-        if run.get("state") not in _FINAL and number >= run.get("attempt"):
-            run.set(
-                state=State.RETRYING.value, attempt=number, eta=_optional_time(event.eta), worker=event.worker
-            )
-            if event.kind in (Kind.RETRYING, Kind.LOST):
-                run.set(**_error(event))
+        self._count(run, event, _NAME[event.kind])
+        if run.state not in _FINAL and number >= run.attempt:
+            run.state, run.attempt, run.worker = _RETRYING, number, event.worker
+            run.eta = self._optional(event.eta)
+            if event.kind is not Kind.SNOOZED:
+                _tell_error(run, event)
 
-    def _ended(self, run: Row, event: Event, at: datetime, doubtful: bool) -> None:
-        before = run.get("attempt")
-        by_attempt = event.kind.value in _ENDED_BY_ATTEMPT
+    def _ended(self, run: Run, event: LedgerEvent, at: Moment, doubtful: bool) -> None:
+        before, state = run.attempt, _NAME[event.kind]
+        by_attempt = state in _ENDED_BY_ATTEMPT
         number = event.attempt or before or (1 if by_attempt else 0)
         closed = False
         if by_attempt or (event.run_id, number) in self.attempts:
             closed = self._close(run, number, event, at, doubtful)
-        if run.get("state") in _FINAL and not (by_attempt and closed and number > before):
+        if run.state in _FINAL and not (by_attempt and closed and number > before):
             return
         if doubtful and by_attempt and not closed:
             return
-        run.set(
-            state=event.kind.value,
-            attempt=max(number, before),
-            finished_at=at,
-            duration=event.duration,
-            eta=None,
-            result=event.result,
-            **_error(event),
-        )
-        run.set(worker=event.worker or run.get("worker"))
-        self._count(run, event, event.kind.value)
+        run.state, run.attempt, run.finished_at = state, max(number, before), at
+        run.duration, run.eta, run.result = event.duration, None, text(event.result)
+        run.worker = event.worker or run.worker
+        _tell_error(run, event)
+        self._count(run, event, state)
 
-    def _reopened(self, run: Row, event: Event, at: datetime, doubtful: bool) -> None:
-        first_heard = run.get("queued_at") is None and run.get("attempt") == 0
-        if run.get("state") not in _FINAL and not first_heard:
+    def _reopened(self, run: Run, event: LedgerEvent, at: Moment, doubtful: bool) -> None:
+        first_heard = run.queued_at is None and run.attempt == 0
+        if run.state not in _FINAL and not first_heard:
             return
-        run.set(
-            state=State.QUEUED.value,
-            attempt=max(run.get("attempt"), event.attempt or 0),
-            reopened_at=at,
-            finished_at=None,
-            duration=None,
-            eta=_optional_time(event.eta),
-            result=None,
-            progress=None,
-            **_NO_ERROR,
-        )
+        run.state, run.attempt, run.reopened_at = _QUEUED, max(run.attempt, event.attempt or 0), at
+        run.finished_at = run.duration = run.result = run.progress = None
+        run.error_type = run.error_message = run.error_traceback = None
+        run.eta = self._optional(event.eta)
         if event.max_attempts is not None:
-            run.set(max_attempts=event.max_attempts)
+            run.max_attempts = event.max_attempts
         # The old deadline has passed, or soon will; only one that was given anew counts.
-        run.set(expires_at=_optional_time(event.expires))
-        self._count(run, event, State.QUEUED.value)
+        run.expires_at = self._optional(event.expires)
+        self._count(run, event, _QUEUED)
 
-    def _close(self, run: Row, number: int, event: Event, at: datetime, doubtful: bool) -> bool:
+    def _close(self, run: Run, number: int, event: LedgerEvent, at: Moment, doubtful: bool) -> bool:
         """Write the outcome of an attempt. False where it has one already."""
-        attempt = self.attempts.get((event.run_id, number)) or self._new_attempt(event.run_id, number)
-        started = attempt.get("started_at")
-        if attempt.get("outcome") not in (None, LOST) or (doubtful and started is not None and at < started):
+        attempt = self._attempt(event.run_id, number)
+        started = attempt.started_at
+        if attempt.outcome not in (None, LOST) or (doubtful and started is not None and at < started):
             return False
-        attempt.set(
-            outcome=event.kind.value,
-            finished_at=at,
-            duration=event.duration,
-            retry_at=_optional_time(event.eta) if event.kind in (Kind.RETRYING, Kind.SNOOZED) else None,
-            **_error(event),
-        )
-        attempt.fill(worker=event.worker)
+        kind = event.kind
+        attempt.outcome, attempt.finished_at, attempt.duration = _NAME[kind], at, event.duration
+        put_off = kind is _RETRYING_KIND or kind is _SNOOZED_KIND
+        attempt.retry_at = self._optional(event.eta) if put_off else None
+        _tell_error(attempt, event)
+        attempt.worker = attempt.worker or event.worker
         if event.duration is not None:
-            le = next(bound for bound in BUCKETS if event.duration <= bound)
-            key = (run.get("task") or event.task or UNKNOWN_TASK, le)
+            key = (run.task or event.task or UNKNOWN_TASK, BUCKETS[bisect_left(BUCKETS, event.duration)])
             count, total = self.buckets.get(key, (0, 0.0))
             self.buckets[key] = count + 1, total + event.duration
         return True
 
-    def _lose(self, run: Row, number: int, at: datetime) -> None:
-        attempt = self.attempts.get((run.values["id"], number))
-        if attempt is not None and attempt.get("outcome") is None:
-            attempt.set(
-                outcome=LOST,
-                finished_at=at,
-                error_type="WorkerLost",
-                error_message="the worker died or was cut off; another one took the run over",
-            )
+    def _lose(self, run: Run, number: int, at: Moment) -> None:
+        attempt = self.attempts.get((run.id, number))
+        if attempt is not None and attempt.outcome is None:
+            attempt.outcome, attempt.finished_at, attempt.error_type = LOST, at, "WorkerLost"
+            attempt.error_message = "the worker died or was cut off; another one took the run over"
+            attempt.error_traceback = None
 
-    def _new_attempt(self, run_id: str, number: int) -> Row:
-        row = self.attempts[run_id, number] = Row({"run_id": run_id, "number": number}, new=True)
-        return row
+    def _attempt(self, run_id: str, number: int) -> Attempt:
+        found = self.attempts.get((run_id, number))
+        if found is None:
+            found = self.attempts[run_id, number] = Attempt(run_id, number)
+        return found
 
-    def _count(self, run: Row, event: Event, state: str) -> None:
-        self.counts[run.get("task") or event.task or UNKNOWN_TASK, state] += 1
+    def _count(self, run: Run, event: LedgerEvent, state: str) -> None:
+        key = (run.task or event.task or UNKNOWN_TASK, state)
+        self.counts[key] = self.counts.get(key, 0) + 1
 
-
-def _check_names(event: Event) -> None:
-    if not event.run_id:
-        raise ValueError("an event without a run's id")
-    names = (event.task, event.queue, event.owner, event.worker, event.parent_id, event.root_id)
-    for name in (event.run_id, *names):
-        if name is not None and not (isinstance(name, str) and len(name) <= _LONGEST_NAME):
-            raise ValueError(f"ids and names have up to {_LONGEST_NAME} characters, not {str(name)[:80]!r}")
+    def _optional(self, seconds: float | None) -> Moment:
+        return None if seconds is None else self._moment(seconds)
 
 
-def _new_run(event: Event, at: datetime) -> Row:
-    row = {"id": event.run_id, "state": State.QUEUED.value, "attempt": 0, "created_at": at, "updated_at": at}
-    return Row(row, new=True)
+def _new_run(event: LedgerEvent, at: Moment) -> Run:
+    return Run(
+        event.run_id, event.task, event.queue, _QUEUED, event.owner, event.parent_id, event.root_id, None,
+        None, None, 0, event.max_attempts, at, None, None, None, None, None, None, at, None, None, None, None,
+        None, None, None,
+    )  # fmt: skip
 
 
-def _time(seconds: float) -> datetime:
-    try:
-        return datetime.fromtimestamp(seconds, UTC)
-    except (OverflowError, OSError) as exc:
-        raise ValueError(f"{seconds!r} is no time in seconds since 1970") from exc
+def _fill(run: Run, event: LedgerEvent) -> None:
+    """Set what is not known yet."""
+    if run.task is None:
+        run.task = event.task
+    if run.queue is None:
+        run.queue = event.queue
+    if run.owner is None:
+        run.owner = event.owner
+    if run.parent_id is None:
+        run.parent_id = event.parent_id
+    if run.root_id is None:
+        run.root_id = event.root_id
+    if run.max_attempts is None:
+        run.max_attempts = event.max_attempts
 
 
-def _optional_time(seconds: float | None) -> datetime | None:
-    return None if seconds is None else _time(seconds)
+def _keep_message(run: Run, event: LedgerEvent) -> None:
+    """What was sent, sealed as it is; and what is shown of it. A sealed value holds no character that JSON
+    escapes, so it is found in the text."""
+    args = text(event.args)
+    if args is None:
+        return
+    kwargs = text(event.kwargs) or "{}"
+    run.message = f'{{"args":{args},"kwargs":{kwargs},"options":{text(event.options) or "{}"}}}'
+    run.args, run.kwargs = mask(args), mask(kwargs)
 
 
-def _error(event: Event) -> dict[str, str | None]:
-    error = event.error or {}
-    return {
-        "error_type": error.get("type"),
-        "error_message": error.get("message", event.note if event.kind is not Kind.SUCCEEDED else None),
-        "error_traceback": error.get("traceback"),
-    }
+def _tell_error(row: Run | Attempt, event: LedgerEvent) -> None:
+    error = event.error
+    if error is None:
+        row.error_type = row.error_traceback = None
+        note = event.note if event.kind is not Kind.SUCCEEDED else None
+        row.error_message = note and plain(note)
+        return
+    row.error_type = plain(error.get("type"))
+    row.error_message = plain(error.get("message", event.note))
+    row.error_traceback = plain(error.get("traceback"))
 
 
-_HANDLERS: dict[Kind, Callable[[Fold, Row, Event, datetime, bool], None]] = {
+_HANDLERS: dict[Kind, Callable[[Fold, Run, LedgerEvent, Moment, bool], None]] = {
     Kind.QUEUED: Fold._queued,
     Kind.STARTED: Fold._started,
     Kind.PROGRESS: Fold._progress,

@@ -135,4 +135,7 @@ position = Table(
     Column("stream", Text, primary_key=True),
     Column("entry_id", Text, nullable=False),
     Column("doubtful_until", Text, nullable=False),
+    Column("entries", BigInteger),  # ever written to the stream up to there
+    Column("missing", BigInteger, nullable=False, server_default="0"),  # dropped before they were read
+    Column("missing_at", UtcDateTime),
 )

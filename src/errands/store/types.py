@@ -42,14 +42,7 @@ class PlainText(TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        if value is None:
-            return None
-        value = value.replace("\0", "\ufffd")
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return value
+        return plain(value)
 
 
 class Json(TypeDecorator[Any]):
@@ -69,6 +62,18 @@ class Json(TypeDecorator[Any]):
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
         return None if value is None else json.loads(value)
+
+
+def plain(value: str | None) -> str | None:
+    """Text as `PlainText` keeps it."""
+    if value is None:
+        return None
+    value = value.replace("\0", "\ufffd")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return value
 
 
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode

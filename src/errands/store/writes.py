@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ARRAY, ColumnElement, Connection, Select, Table, Text, any_, literal, select, update
+from sqlalchemy import Connection, Table, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from errands.core import clock
 from errands.core.errors import ErrandsError
-from errands.core.events import Event
-from errands.store import bulk, tables
+from errands.store import tables
+from errands.store.bulk import Loaded
 from errands.store.fold import DEAD_LETTER, UNKNOWN_TASK, Fold
-from errands.store.row import Row
-from errands.store.tables import attempts, counters, dead_letters, durations, outbox, position, runs
+from errands.store.ledger_event import LedgerEvent
+from errands.store.tables import counters, dead_letters, durations, outbox, position
 
 START = "0-0"
-_HEAVY = {"args", "kwargs", "message", "result", "error_type", "error_message", "error_traceback", "progress"}
-_RUN_LIGHT = [column for column in runs.c if column.name not in _HEAVY]
-_HAS_MESSAGE = runs.c.message.is_not(None).label("message")
-_ATTEMPT_LIGHT = [
-    attempts.c.run_id,
-    attempts.c.number,
-    attempts.c.started_at,
-    attempts.c.outcome,
-    attempts.c.worker,
-]
+
+
+_POSITION = ("entry_id", "doubtful_until", "entries", "missing", "missing_at")
+_MOVE = update(position).where(
+    position.c.stream == bindparam("b_stream"),
+    position.c.entry_id == bindparam("b_entry_id"),
+    position.c.doubtful_until == bindparam("b_doubtful"),
+)
 
 
 class Fenced(ErrandsError):
@@ -37,10 +35,21 @@ class Fenced(ErrandsError):
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a stream was read. Entries up to `doubtful_until` may have been read before."""
+    """How far a stream was read.
+
+    Args:
+        entry_id: the last entry that was read.
+        doubtful_until: entries up to this one may have been read before.
+        entries: how many were ever written to the stream up to `entry_id`; None where nobody knows.
+        missing: how many the stream had dropped before they could be read.
+        missing_at: when that was last noticed.
+    """
 
     entry_id: str = START
     doubtful_until: str = START
+    entries: int | None = None
+    missing: int = 0
+    missing_at: datetime | None = None
 
 
 def entry_order(entry_id: str) -> tuple[int, int]:
@@ -51,7 +60,7 @@ def entry_order(entry_id: str) -> tuple[int, int]:
 
 def read_position(connection: Connection, stream: str) -> Position:
     """How far `stream` was read; its start where it never was."""
-    query = select(position.c.entry_id, position.c.doubtful_until).where(position.c.stream == stream)
+    query = select(*(position.c[name] for name in _POSITION)).where(position.c.stream == stream)
     row = connection.execute(query).first()
     return Position(*row) if row else Position()
 
@@ -63,19 +72,14 @@ def save_position(connection: Connection, stream: str, expected: Position, new: 
     Raises:
         Fenced: the position is not `expected` any more.
     """
-    values = {"entry_id": new.entry_id, "doubtful_until": new.doubtful_until}
+    values = asdict(new)
     moved = connection.execute(
-        update(position)
-        .where(
-            position.c.stream == stream,
-            position.c.entry_id == expected.entry_id,
-            position.c.doubtful_until == expected.doubtful_until,
-        )
-        .values(values)
+        _MOVE.values(values),
+        {"b_stream": stream, "b_entry_id": expected.entry_id, "b_doubtful": expected.doubtful_until},
     )
     if moved.rowcount == 1:
         return
-    if expected == Position():
+    if (expected.entry_id, expected.doubtful_until) == (START, START):
         first = _insert(connection, position).values(stream=stream, **values).on_conflict_do_nothing()
         if connection.execute(first.returning(position.c.stream)).first() is not None:
             return
@@ -85,7 +89,7 @@ def save_position(connection: Connection, stream: str, expected: Position, new: 
 
 
 def apply_events(
-    connection: Connection, entries: Sequence[tuple[str, Event]], *, doubtful_until: str = START
+    connection: Connection, entries: Sequence[tuple[str, LedgerEvent]], *, doubtful_until: str = START
 ) -> None:
     """Add events to the ledger, in the order given.
 
@@ -94,21 +98,20 @@ def apply_events(
         entries: (id in the stream, event) pairs.
         doubtful_until: entries up to this id may have been applied before; then they change and count
             nothing.
-
-    Raises:
-        ValueError: one of the events cannot have happened like that.
     """
-    ids = list({event.run_id for _, event in entries})
-    known_runs, known_attempts = _load(connection, ids)
-    fold = Fold(known_runs, known_attempts)
-    doubtful = entry_order(doubtful_until)
-    for entry_id, event in entries:
-        fold.add(entry_id, event, doubtful=entry_order(entry_id) <= doubtful)
-    bulk.write(connection, runs, fold.runs.values())
-    bulk.write(connection, attempts, fold.attempts.values())
+    loaded = Loaded(connection, list({event.run_id for _, event in entries}))
+    fold = Fold(loaded.runs, loaded.attempts, loaded.dialect.moment)
+    if doubtful_until == START:
+        for entry_id, event in entries:
+            fold.add(entry_id, event)
+    else:
+        doubtful = entry_order(doubtful_until)
+        for entry_id, event in entries:
+            fold.add(entry_id, event, doubtful=entry_order(entry_id) <= doubtful)
+    loaded.save()
     for letter in _add_dead_letters(connection, list(fold.dead_letters.values())):
-        fold.counts[letter["task"] or UNKNOWN_TASK, DEAD_LETTER] += 1
-    _add_up(connection, fold)
+        _count(fold.counts, letter["task"] or UNKNOWN_TASK)
+    _add_up(connection, fold.counts, fold.buckets)
 
 
 def add_dead_letter(connection: Connection, entry_id: str, raw: bytes, reason: str) -> None:
@@ -121,12 +124,9 @@ def add_dead_letter(connection: Connection, entry_id: str, raw: bytes, reason: s
         "reason": reason,
         "message": {"raw": raw.decode("utf-8", "backslashreplace")},
         "at": clock.now(),
-        "replayed_at": None,
     }
     if _add_dead_letters(connection, [letter]):
-        fold = Fold({}, {})
-        fold.counts[UNKNOWN_TASK, DEAD_LETTER] += 1
-        _add_up(connection, fold)
+        _add_up(connection, {(UNKNOWN_TASK, DEAD_LETTER): 1}, {})
 
 
 def outbox_failed(connection: Connection, run_id: str, error: str, retry_at: datetime) -> None:
@@ -172,29 +172,6 @@ def add_audit(
     )
 
 
-def _load(connection: Connection, ids: list[str]) -> tuple[dict[str, Row], dict[tuple[str, int], Row]]:
-    found_runs: dict[str, Row] = {}
-    found_attempts: dict[tuple[str, int], Row] = {}
-
-    def rows(query: Select[Any]) -> Iterable[Row]:
-        return (Row(dict(row), new=False) for row in connection.execute(query).mappings())
-
-    for start in range(0, len(ids), 2000):
-        some = ids[start : start + 2000]
-        query = select(*_RUN_LIGHT, _HAS_MESSAGE).where(_among(connection, runs.c.id, some))
-        found_runs |= {row.values["id"]: row for row in rows(query)}
-        query = select(*_ATTEMPT_LIGHT).where(_among(connection, attempts.c.run_id, some))
-        found_attempts |= {(row.values["run_id"], row.values["number"]): row for row in rows(query)}
-    return found_runs, found_attempts
-
-
-def _among(connection: Connection, column: ColumnElement[str], values: list[str]) -> ColumnElement[bool]:
-    """`column IN values`; for PostgreSQL as one parameter, which spares it and the driver thousands."""
-    if connection.dialect.name == "postgresql":
-        return column == any_(literal(values, ARRAY(Text)))
-    return column.in_(values)
-
-
 def _add_dead_letters(connection: Connection, letters: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Those of `letters` that were not there yet."""
     if not letters:
@@ -207,17 +184,25 @@ def _add_dead_letters(connection: Connection, letters: list[dict[str, Any]]) -> 
     return new
 
 
-def _add_up(connection: Connection, fold: Fold) -> None:
-    if fold.counts:
+def _count(counts: dict[tuple[str, str], int], task: str) -> None:
+    counts[task, DEAD_LETTER] = counts.get((task, DEAD_LETTER), 0) + 1
+
+
+def _add_up(
+    connection: Connection,
+    counts: Mapping[tuple[str, str], int],
+    buckets: Mapping[tuple[str, float], tuple[int, float]],
+) -> None:
+    if counts:
         statement = _insert(connection, counters)
         connection.execute(
             statement.on_conflict_do_update(
                 index_elements=["task", "state"],
                 set_={"count": counters.c.count + statement.excluded["count"]},
             ),
-            [{"task": t, "state": s, "count": n} for (t, s), n in sorted(fold.counts.items())],
+            [{"task": t, "state": s, "count": n} for (t, s), n in sorted(counts.items())],
         )
-    if fold.buckets:
+    if buckets:
         statement = _insert(connection, durations)
         connection.execute(
             statement.on_conflict_do_update(
@@ -227,7 +212,7 @@ def _add_up(connection: Connection, fold: Fold) -> None:
                     "sum": durations.c.sum + statement.excluded["sum"],
                 },
             ),
-            [{"task": t, "le": le, "count": n, "sum": s} for (t, le), (n, s) in sorted(fold.buckets.items())],
+            [{"task": t, "le": le, "count": n, "sum": s} for (t, le), (n, s) in sorted(buckets.items())],
         )
 
 

@@ -1,4 +1,5 @@
-"""Lets `self.request` and `current_task` be right in code that runs for a task on another thread.
+"""Lets `self.request` and `current_task` be right in code that runs for a task on another thread, or beside
+other tasks on one event loop.
 
 Celery keeps the present task and its request in stacks keyed by thread (or greenlet). This is the one place
 that relies on how it does so: `LocalStack` asks its `__ident_func__` for the key.
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from typing import Any
 
 from celery import _state
@@ -35,6 +36,11 @@ def carry_stacks() -> Iterator[None]:
         yield
     finally:
         _carried.reset(token)
+
+
+def give_stacks(context: Context, key: object) -> None:
+    """What runs in `context`, and whatever starts from it, has stacks of its own under `key`."""
+    context.run(_carried.set, key)
 
 
 share_stack(_state._task_stack)

@@ -1,4 +1,6 @@
-"""Celery's consumer, which keeps what it cannot run instead of logging it and throwing it away."""
+"""Celery's consumer, which keeps what it cannot run instead of logging it and throwing it away, and which
+comes back quickly after its broker.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,10 @@ import logging
 from typing import Any
 
 import uuid_utils
+from celery.exceptions import InvalidTaskError
 from celery.worker.consumer import Consumer as CeleryConsumer
+from celery.worker.state import maybe_shutdown
+from kombu.exceptions import ContentDisallowed, DecodeError
 
 from errands.core import clock
 from errands.core.events import Event, Kind
@@ -19,23 +24,88 @@ logger = logging.getLogger("errands.consumer")
 # What reading a message of the wrong shape raises, such as one without an id.
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError)
 _BODY_MAX = 256 * 1024
+_FIRST_WAIT, _LONGEST_WAIT = 0.2, 1.0  # seconds between two tries to connect
+
+
+class Settle:
+    """Acknowledges or rejects a message at once, in the hub's thread; Celery puts it off to the next turn.
+
+    A channel that was closed meanwhile raises an AttributeError in kombu 5.7 (it has no connection any more,
+    and looks for its host's name there). The message is the next connection's then, or another worker's.
+    """
+
+    __slots__ = ("_settle",)
+
+    def __init__(self, settle: Any) -> None:
+        self._settle = settle
+
+    def __call__(self, *args: Any) -> None:
+        try:
+            self._settle(*args)
+        except AttributeError:
+            if not getattr(self._settle.__self__.channel, "closed", False):
+                raise
+            logger.info(
+                "a message cannot be settled: its connection is gone, and the broker gives it out again"
+            )
 
 
 class Consumer(CeleryConsumer):
     """Set as `worker_consumer`. Each message that no task can take becomes a dead letter, with the reason."""
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
-        handle = super().create_task_handler(*args, **kwargs)
+        """What is called with each message."""
+        unusual = super().create_task_handler(*args, **kwargs)
+        strategies, callbacks = self.strategies, self.on_task_message
 
         def on_task_received(message: Any) -> Any:
             try:
-                return handle(message)
+                headers = message.headers
+                # Without a hub, or while Celery counts up to its full prefetch again, it goes Celery's way.
+                strategy = strategies.get(headers["task"]) if headers and "task" in headers else None
+                if strategy is None or self.hub is None or not self._maximum_prefetch_restored:
+                    return unusual(message)
+                ack, reject = Settle(message.ack_log_error), Settle(message.reject_log_error)
+                return strategy(message, None, ack, reject, callbacks)
+            except (InvalidTaskError, ContentDisallowed) as exc:
+                return self.on_invalid_task(None, message, exc)
+            except DecodeError as exc:
+                return self.on_decode_error(message, exc)
             except _MALFORMED as exc:
                 # Celery lets these end the worker, and the broker gives the message to the next one.
                 self._keep(message, f"the message is malformed: {exc!r}", failed=True)
                 message.reject_log_error(logger, self.connection_errors)
 
         return on_task_received
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect, trying for as long as it takes, about once a second.
+
+        Celery waits up to half a minute between two tries, and gives up after a hundred.
+        """
+        told = False
+
+        def on_error(exc: Exception, interval: float) -> None:
+            nonlocal told
+            if not told:  # once, not every second
+                logger.error(
+                    "the broker at %s does not answer (%s); trying again until it does", conn.as_uri(), exc
+                )
+            told = True
+
+        first: bool = vars(self).get("first_connection_attempt", True)
+        if first and not self.app.conf.broker_connection_retry_on_startup:
+            conn.connect()
+        else:
+            conn.ensure_connection(
+                on_error, None, callback=maybe_shutdown,
+                interval_start=_FIRST_WAIT, interval_step=_FIRST_WAIT, interval_max=_LONGEST_WAIT,
+            )  # fmt: skip
+        if told:
+            logger.warning("the broker at %s answers again", conn.as_uri())
+        self.first_connection_attempt = False
+        self.broker_connection_retry_attempt = 0
+        return conn
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         name = (message.headers or {}).get("task")

@@ -10,16 +10,18 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import redis
 from celery.exceptions import Ignore, Reject
 from celery.exceptions import Retry as CeleryRetry
 
 from errands.broker.runs import Verdict
-from errands.core import clock
+from errands.core import clock, green
 from errands.core.events import Event, Kind
 from errands.core.outcome import Again, Done, Outcome, Over, decide
 from errands.core.secrets import scrub
 from errands.worker.host import Host
 from errands.worker.loop import process_loop
+from errands.worker.pool.job import limited
 from errands.worker.run import Run
 from errands.worker.settling import Attempt, WorkerDied, settle
 
@@ -80,26 +82,30 @@ def admit(task: Any) -> Run:
     envelope = envelope_of(request)
     hop = int(envelope.get("hop", 0))
     delivery = request.delivery_info or {}
-    policy = task.rules.policy
+    facts: dict[str, Any] = {}
+    if not envelope.get("told"):  # its sender may not have told what the run is about
+        facts = {
+            "queue": delivery.get("routing_key") or getattr(task, "queue", None),
+            "owner": envelope.get("owner"),
+            # Celery calls a run that retries itself its own parent.
+            "parent_id": request.parent_id if request.parent_id != request.id else None,
+            "root_id": request.root_id,
+            "args": list(request.args or ()),
+            "kwargs": dict(request.kwargs or {}),
+            "max_attempts": task.rules.policy.times + 1,
+        }
     event = Event(
-        kind=Kind.STARTED,
-        run_id=request.id,
-        at=clock.timestamp(),
-        task=task.name,
-        queue=delivery.get("routing_key") or getattr(task, "queue", None),
-        owner=envelope.get("owner"),
-        # Celery calls a run that retries itself its own parent.
-        parent_id=request.parent_id if request.parent_id != request.id else None,
-        root_id=request.root_id,
-        args=list(request.args or ()),
-        kwargs=dict(request.kwargs or {}),
-        worker=request.hostname,
-        max_attempts=policy.times + 1,
-    )
+        kind=Kind.STARTED, run_id=request.id, at=clock.timestamp(), task=task.name, worker=request.hostname,
+        **facts,
+    )  # fmt: skip
     redelivered, copy = bool(delivery.get("redelivered")), bool(envelope.get("copy"))
-    verdict, number = host.live.record(
-        event, hop=hop, redelivered=redelivered, copy=copy, time_limit=_hard_limit(task)
-    )
+    try:
+        verdict, number, _ = host.live.record(
+            event, hop=hop, redelivered=redelivered, copy=copy, time_limit=_hard_limit(task)
+        )
+    except redis.RedisError as exc:
+        # Nobody could say whether the run may start: its message goes back, and the attempt does not count.
+        raise Reject(exc, requeue=True) from exc
     if verdict is Verdict.RUNNING and (redelivered or copy):
         look_again(task)
     if verdict in _NOT_STARTED:
@@ -126,7 +132,8 @@ def try_once(task: Any, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any])
     secrets: list[str] = []
     try:
         args, kwargs = task.arguments.restore(args, kwargs, host.keyring)
-        secrets = task.arguments.opened(args, kwargs)
+        if task.arguments.secrets:
+            secrets = task.arguments.opened(args, kwargs)
         with run.current():
             return Done(_call(task, run, args, kwargs))
     except (Ignore, Reject, CeleryRetry):  # Celery's own ways to end an attempt
@@ -141,16 +148,26 @@ def _call(task: Any, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     wanted = task.arguments.resources
     bound = (task,) if task.takes_itself else ()
     if task.is_async:
-
-        async def call() -> Any:
-            async with host.resources.given_async(wanted, run) as given:
-                full, named = task.arguments.merge(args, kwargs, given)
-                return await task.function(*bound, *full, **named)
-
-        return process_loop().run(call())
-    with host.resources.given(wanted, run) as given:
+        if wanted:
+            coroutine = _call_with_resources(task, run, bound, args, kwargs)
+        else:
+            coroutine = task.function(*bound, *args, **kwargs)
+        with limited():
+            return green.wait(coroutine) if green.in_green() else process_loop().run(coroutine)
+    if not wanted:
+        with limited():
+            return task.function(*bound, *args, **kwargs)
+    with limited(), host.resources.given(wanted, run) as given:
         full, named = task.arguments.merge(args, kwargs, given)
         return task.function(*bound, *full, **named)
+
+
+async def _call_with_resources(
+    task: Any, run: Run, bound: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    async with task.app.resources.given_async(task.arguments.resources, run) as given:
+        full, named = task.arguments.merge(args, kwargs, given)
+        return await task.function(*bound, *full, **named)
 
 
 def send_again(task: Any, error: BaseException, wait: float, *, counted: bool) -> CeleryRetry:

@@ -16,7 +16,7 @@ from errands.core import clock
 
 logger = logging.getLogger("errands.heartbeat")
 
-INTERVAL = 5.0
+INTERVAL = 2.5
 
 
 class Heartbeat(bootsteps.StartStopStep):
@@ -65,7 +65,7 @@ class Heartbeat(bootsteps.StartStopStep):
                 logger.info("heartbeats are heard again")
             self._failing = False
         except Exception as exc:  # noqa: BLE001 — a heart goes on
-            if not self._failing:  # once, not every five seconds
+            if not self._failing:  # once, not each time
                 logger.warning("heartbeat failed, going on: %s", exc)
             self._failing = True
 
@@ -84,7 +84,7 @@ class Heartbeat(bootsteps.StartStopStep):
             "pid": os.getpid(),
             "queues": sorted(worker.app.amqp.queues.consume_from),
             "concurrency": worker.concurrency,
-            "pool": getattr(worker.pool_cls, "__module__", str(worker.pool_cls)).rpartition(".")[2],
+            "pool": _pool_name(worker.pool_cls),
             "active": len(worker_state.active_requests),
             "done": sum(worker_state.total_count.values()),
             "rss": memory,
@@ -92,3 +92,9 @@ class Heartbeat(bootsteps.StartStopStep):
             "started_at": self._started_at,
             "at": clock.timestamp(),
         }
+
+
+def _pool_name(pool: Any) -> str:
+    """As `errands worker --pool` calls it."""
+    named = getattr(pool, "called", None)
+    return str(named or getattr(pool, "__module__", str(pool)).rpartition(".")[2])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from errands.broker.runs import LiveRun, Verdict
+from errands.broker.runs import LiveRun, Reply, Result
 from errands.core.events import Event
 from errands.core.secrets import Keyring
 from errands.settings import Settings
@@ -22,7 +22,9 @@ class RunLog(Protocol):
         redelivered: bool = False,
         copy: bool = False,
         time_limit: float = 0,
-    ) -> tuple[Verdict, int]: ...
+        attempt: int | None = None,
+        result: Result | None = None,
+    ) -> Reply: ...
 
     def get(self, run_id: str) -> LiveRun | None: ...
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import replace
 
-from errands.broker.runs import LiveRun, Verdict, facts_of
+import msgspec
+
+from errands.broker.runs import LiveRun, Reply, Result, Verdict, facts_of
 from errands.core.events import Event, Kind
 from errands.core.states import State, may_move
 
@@ -30,30 +31,33 @@ class InlineRuns:
         redelivered: bool = False,
         copy: bool = False,
         time_limit: float = 0,
-    ) -> tuple[Verdict, int]:
-        """As `LiveRuns.record`."""
+        attempt: int | None = None,
+        result: Result | None = None,
+    ) -> Reply:
+        """As `LiveRuns.record`. Results are with the callers, who wait for them here and now."""
         with self._lock:
             live = self._runs.get(event.run_id)
-            before, attempt = (live.state, live.attempt) if live else (None, 0)
+            before, number = (live.state, live.attempt) if live else (None, 0)
             state = event.state
             known = event.kind is Kind.QUEUED and live is not None
             reopened = event.kind is Kind.REOPENED
             if state and not known and not reopened and not may_move(before, state):
-                return Verdict.REFUSED, attempt
+                return Reply(Verdict.REFUSED, number, 1)
             if event.kind is Kind.STARTED:
-                attempt += 1
-            self.events.append(event if event.attempt is not None else replace(event, attempt=attempt))
+                number += 1
+            told = event if event.attempt is not None else msgspec.structs.replace(event, attempt=number)
+            self.events.append(told)
             if event.kind is Kind.SNOOZED:
-                attempt -= 1
+                number -= 1
             facts, left = facts_of(event), dict(live.facts) if live else {}
             if event.kind is Kind.STARTED:
                 left = {name: value for name, value in left.items() if name not in _OF_ONE_ATTEMPT}
             facts = {**facts, **left} if known else {**left, **facts}
             new_state = (before if known else state) or before or State.QUEUED
-            self._runs[event.run_id] = LiveRun(event.run_id, new_state, attempt, max(hop, 0), facts)
+            self._runs[event.run_id] = LiveRun(event.run_id, new_state, number, max(hop, 0), facts)
             while len(self._runs) > _MOST_RUNS:
                 self._runs.popitem(last=False)
-            return (Verdict.KNOWN if known else Verdict.OK), attempt
+            return Reply(Verdict.KNOWN if known else Verdict.OK, number, 1)
 
     def get(self, run_id: str) -> LiveRun | None:
         """As `LiveRuns.get`."""

@@ -1,4 +1,4 @@
-"""One event loop per process, in a thread of its own, for `async def` tasks in Celery's own pools.
+"""One event loop per process, in a thread of its own, for `async def` tasks in whatever pool.
 
 A loop for each task would tear down connection pools with it; one loop keeps them.
 """
@@ -73,7 +73,15 @@ class LoopThread:
         """Run `coroutine` to its end and return its value.
 
         A soft time limit that Celery raises in the calling thread is passed on into the coroutine.
+
+        Raises:
+            RuntimeError: the calling code runs on the loop itself, and would wait for ever.
         """
+        if threading.current_thread() is self._thread:
+            coroutine.close()
+            raise RuntimeError(
+                "code on the loop cannot wait for the loop; use await, or errands.core.green.wait"
+            )
         work = _Interruptible(coroutine)
         with carry_stacks():
             future = asyncio.run_coroutine_threadsafe(work.run(), self.loop)

@@ -1,22 +1,129 @@
-"""A message in the hands of a worker's main process, which sees what its child process cannot tell."""
+"""A message in the hands of a worker's main process, which sees what a task's own process cannot tell."""
 
 from __future__ import annotations
 
 import logging
 from typing import Any
+from weakref import ref
 
-from billiard.einfo import ExceptionWithTraceback
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from billiard.exceptions import WorkerLostError
+from celery.app.trace import fast_trace_task, trace_task_ret
+from celery.exceptions import TaskRevokedError
+from celery.worker import state
 from celery.worker.request import Request as CeleryRequest
 
 from errands.core import clock
 from errands.core.events import Event, Kind
+from errands.worker.settling import tell_lost, unsaved
 
 logger = logging.getLogger("errands.worker")
 
 
 class Request(CeleryRequest):
-    """Records the end of attempts that were cut off from outside."""
+    """Celery's, made with less, and with a say in the end of attempts that were cut off from outside."""
+
+    handed_over = False  # to the pool
+    # What `__init__` below does not set, since no such message comes its way.
+    _eta = _expires = None
+    _utc = True
+
+    @classmethod
+    def lean(
+        cls, message: Any, headers: dict[str, Any], payload: Any, *, task: Any, hostname: str, eventer: Any,
+        connection_errors: Any, on_ack: Any, on_reject: Any,
+    ) -> Request:  # fmt: skip
+        """The request of an ordinary message: protocol 2, no ETA, no expiry.
+
+        Celery's own `__init__` goes by a chain of defaults for every message there ever was. What it sets
+        besides is kept the same: `tests/unit/test_celery_internals.py` compares the two.
+        """
+        self = cls.__new__(cls)
+        properties = message.properties or {}
+        delivery = message.delivery_info or {}
+        request = headers.copy()
+        self._message = message
+        self._request_dict = request
+        self._body = message.body
+        self._app = task.app
+        self._decoded = False
+        self._content_type, self._content_encoding = message.content_type, message.content_encoding
+        self._Request__payload = payload
+        self.id = request["id"]
+        self._type = request["task"]
+        self.name = request.get("shadow") or self._type
+        self._root_id, self._parent_id = request.get("root_id"), request.get("parent_id")
+        limits = request.get("timelimit")
+        if limits:
+            self.time_limits = limits
+        self._argsrepr, self._kwargsrepr = request.get("argsrepr", ""), request.get("kwargsrepr", "")
+        self._on_ack, self._on_reject = on_ack, on_reject
+        self._hostname = hostname
+        self._eventer = eventer
+        self._connection_errors = connection_errors
+        self._task = task
+        ignored = request.get("ignore_result")
+        self._ignore_result = task.ignore_result if ignored is None else ignored
+        self._delivery_info = {
+            "exchange": delivery.get("exchange"),
+            "routing_key": delivery.get("routing_key"),
+            "priority": properties.get("priority"),
+            "redelivered": delivery.get("redelivered", False),
+        }
+        request["properties"] = properties
+        request["reply_to"] = properties.get("reply_to")
+        request["correlation_id"] = properties.get("correlation_id")
+        request["hostname"] = hostname
+        request["delivery_info"] = self._delivery_info
+        request["args"], request["kwargs"], _ = payload
+        self._args, self._kwargs = request["args"], request["kwargs"]
+        return self
+
+    def execute_using_pool(self, pool: Any, **kwargs: Any) -> Any:
+        """Hand the attempt over to the pool.
+
+        A pool of this process gets the arguments as they are: they were decoded when the request was made,
+        and Celery's tracer takes them so when no content type is told.
+
+        Raises:
+            TaskRevokedError: it was revoked, or has expired, while it waited here.
+        """
+        if (self.id in state.revoked or self._expires or self.stamped_headers) and self.revoked():
+            raise TaskRevokedError(self.id)
+        task = self._task
+        hard, soft = self.time_limits
+        if getattr(pool, "takes_decoded", False):
+            body, kind, encoding = self._payload, None, None
+        else:
+            body, kind, encoding = self._body, self._content_type, self._content_encoding
+        self.handed_over = True
+        result = pool.apply_async(
+            fast_trace_task if self._app.use_fast_trace_task else trace_task_ret,
+            args=(self._type, self.id, self._request_dict, body, kind, encoding),
+            accept_callback=self.on_accepted,
+            timeout_callback=self.on_timeout,
+            callback=self.on_success,
+            error_callback=self.on_failure,
+            soft_timeout=soft or task.soft_time_limit,
+            timeout=hard or task.time_limit,
+            correlation_id=self.id,
+        )
+        self._apply_result = None if result is None else ref(result)
+        return result
+
+    def send_event(self, type: str, **fields: Any) -> None:
+        """Tell watchers, if there are any."""
+        eventer = self._eventer
+        if eventer and eventer.enabled and (not eventer.groups or "task" in eventer.groups):
+            super().send_event(type, **fields)
+
+    def acknowledge(self) -> None:
+        """Acknowledge the message, unless the end of its run could not be recorded: then it goes back."""
+        if self.id in unsaved:
+            unsaved.discard(self.id)
+            self.reject(requeue=True)
+        else:
+            super().acknowledge()
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """Celery calls this for each attempt that failed; here it is about those whose process died."""
@@ -29,12 +136,33 @@ class Request(CeleryRequest):
         return super().on_failure(exc_info, send_failed_event, return_ok)
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
-        """Celery calls this when the worker stops before the attempt is done. That is not the run's fault,
-        so the attempt does not count."""
-        begun = self.time_start is not None
-        super().cancel(pool, signal, emit_retry)
-        if begun:
+        """End the attempt, since the worker stops before it is done.
+
+        That is not the run's fault, so the attempt does not count, and its message goes back. A message that
+        was acknowledged at its start (`acks_late=False`) is no more: such a run has failed.
+        """
+        if self.time_start is None:
+            super().cancel(pool, signal, emit_retry=False)
+        elif self.task.acks_late:
+            super().cancel(pool, signal, emit_retry=False)
             self._tell(Kind.SNOOZED, eta=clock.timestamp(), note="the worker was stopped; the run went back")
+        else:
+            super().cancel(pool, signal, emit_retry=False)
+            self._fail_stopped()
+
+    def _fail_stopped(self) -> None:
+        try:
+            raise WorkerLostError("the worker was stopped, and without acks_late the run is not repeated")
+        except WorkerLostError as error:
+            einfo = ExceptionInfo()
+            tell_lost(self.app, self.name, self.id, error)
+            self.task.backend.mark_as_failure(
+                self.id,
+                error,
+                traceback=einfo.traceback,
+                request=self._context,
+                store_result=self.store_errors,
+            )
 
     def _tell(self, kind: Kind, **facts: Any) -> None:
         envelope = self.request_dict.get("errands")

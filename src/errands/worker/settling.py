@@ -5,15 +5,17 @@ Only then does a run count as ended, so that a crash in between repeats it inste
 
 from __future__ import annotations
 
-import json
 import logging
+import os
 import traceback
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from celery.exceptions import Retry as CeleryRetry
 from celery.exceptions import TimeLimitExceeded
 
+from errands.broker.runs import Result, Verdict
 from errands.core import clock
 from errands.core.errors import ErrandsError, InvalidArguments, SecretError, Snooze
 from errands.core.events import Event, Kind
@@ -23,6 +25,13 @@ from errands.worker.run import Run
 
 logger = logging.getLogger("errands.run")
 
+# Runs whose end could not be recorded; `Request` gives their messages back instead of acknowledging them.
+unsaved: set[str] = set()
+_MAIN_PROCESS = os.getpid()  # this module is imported before the pool forks
+_NOT_HEARD = {
+    Verdict.STALE: "another attempt has begun since",
+    Verdict.REFUSED: "the run was revoked or has ended before",
+}
 _TEXT_MAX = 2_000
 _TRACEBACK_MAX = 20_000
 
@@ -39,6 +48,8 @@ class Attempt:
     started: float
     outcome: Outcome | None = None
     settled: bool = False
+    # What the result backend was asked to store. It is kept together with the event that tells of the end.
+    result: Result | None = None
 
 
 # Over for a reason that lies in the message itself or in what it does to workers: people should see it.
@@ -52,8 +63,8 @@ def settle(task: Any, status: str = "", value: Any = None, run_id: str = "") -> 
     TimeLimitExceeded.
     """
     host: Host = task.app
-    present: Attempt | None = getattr(task.request, "errands", None)
-    if present is None:
+    present = getattr(task.request, "errands", None)
+    if not isinstance(present, Attempt):  # nothing, or what the message's header says
         if isinstance(value, TimeLimitExceeded):
             tell_lost(host, task.name, run_id, value)
         return
@@ -62,12 +73,28 @@ def settle(task: Any, status: str = "", value: Any = None, run_id: str = "") -> 
     present.settled = True
     event = _ending(task, present, status, value)
     try:
-        host.live.record(event, hop=present.run.hop)
+        reply = host.live.record(
+            event, hop=present.run.hop, attempt=present.run.attempt, result=present.result
+        )
+        if reply.verdict is not Verdict.OK:
+            logger.warning(
+                "%s[%s]: attempt %s ended as %s, and it is not recorded: %s",
+                task.name, event.run_id, present.run.attempt, event.kind.value, _NOT_HEARD.get(reply.verdict),
+            )  # fmt: skip
+            return
         if isinstance(present.outcome, Over) and isinstance(present.outcome.error, _DEAD_LETTERS):
             host.live.record(_dead_letter(task, event))
     except Exception:
-        # The result is stored and the message will be acknowledged: failing now would do the work twice.
         logger.exception("%s[%s]: its end could not be recorded", task.name, event.run_id)
+        _keep_the_message(event.run_id)
+
+
+def _keep_the_message(run_id: str) -> None:
+    """The message of a run whose end is not recorded is not acknowledged: it is given out again."""
+    if os.getpid() == _MAIN_PROCESS:
+        unsaved.add(run_id)
+    else:  # a child of the pool can say so in one way only: the main process gives back what a dead one held
+        os._exit(os.EX_IOERR)
 
 
 def tell_lost(host: Host, task: str, run_id: str, error: BaseException) -> None:
@@ -131,11 +158,15 @@ def _dead_letter(task: Any, ending: Event) -> Event:
 
 def bounded(value: Any, limit: int) -> Any:
     """`value` as the record keeps it: JSON of at most `limit` bytes, else a note of its size."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
     try:
-        text = json.dumps(value)
-    except (TypeError, ValueError):
-        text = json.dumps(str(value))
-    return json.loads(text) if len(text) <= limit else {"truncated": True, "bytes": len(text)}
+        plain = msgspec.to_builtins(value, enc_hook=str, str_keys=True)
+        size = len(msgspec.json.encode(plain))
+    except (TypeError, ValueError, RecursionError):
+        plain = str(value)
+        size = len(plain)
+    return plain if size <= limit else {"truncated": True, "bytes": size}
 
 
 def _describe(error: Any) -> dict[str, str]:

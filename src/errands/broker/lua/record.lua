@@ -1,73 +1,110 @@
--- Write one event, if the move it makes is legal: to the stream of events and to the live hash of the run.
+-- One event of one run: to the stream of events and to the live hash of the run, if the move it makes is legal.
 --
--- KEYS  1 stream of events   2 hash of the run
--- ARGV  1 event as JSON      2 its kind         3 state after it, '' for none
---       4 states it may come from, as ",a,b,"; "none" stands for a run not known yet
---       5 seconds to keep the hash              6 most entries in the stream
---       7 hop of the message (how often it was sent on)
---       8 '1' if the message was delivered before   9 most deliveries of one hop
---       10 the lease of the worker that speaks     11 '1' if the message is a copy that waited for a dead owner
---       12 prefix of leases                       13 seconds that an attempt may last, 0 for unknown
---       14… pairs for the hash
--- Reply {verdict, attempt}; verdict: 'ok', 'known' (queued before), 'refused' (an illegal move), 'stale' (a
---       message that was sent on since), 'running' (somebody alive is at it), 'poison' (too many died of it)
-local kind, state = ARGV[2], ARGV[3]
-local hop = tonumber(ARGV[7])
-local live = redis.call('HMGET', KEYS[2], 'state', 'hop', 'attempt', 'deliveries', 'lease', 'begun')
-local before, attempt = live[1], tonumber(live[3] or '0')
-local verdict, deliveries = 'ok', 1
-local now = tonumber(redis.call('TIME')[1])
+-- The hash holds the state itself and, as JSON, the newest event of each stage of a life: `queued`, `reopened`,
+-- `started`, `progress`, `ended` (its slot).
+--
+-- context  {prefix of keys, most entries in the stream of events, most deliveries of one hop, lease of who
+--          speaks, seconds of now}
+-- a        index into ARGV of: run id, kind, state after it ('' none), event as JSON, slot ('' none), seconds to
+--          keep the hash, hop of the message (how often it was sent on; -1 no message at hand), flags, attempt
+--          that speaks ('' nobody says), seconds that an attempt may last (0 unknown), key of the result ('' none),
+--          seconds to keep it, the result
+-- flags    r  the message was delivered before      c  it is a copy that waited for a dead owner
+--          a  said again, since nobody knows whether it was heard the first time
+-- Reply    verdict, attempt, deliveries; verdict: 'ok', 'known' (queued before), 'refused' (an illegal move),
+--          'stale' (a message that was sent on since, an attempt that is not the newest), 'running' (somebody
+--          alive is at it), 'poison' (too many died of it)
+local HOUR = 3600
 
-if kind == 'queued' then
-  -- A worker may have been faster than the producer's own record: then only what is missing is filled in.
-  if before then verdict = 'known' end
-elseif kind == 'started' then
-  local last = tonumber(live[2] or '-1')
-  if before and not string.find(ARGV[4], ',' .. before .. ',', 1, true) then return {'refused', attempt} end
-  if last > hop then return {'stale', attempt} end
-  if ARGV[11] == '1' and not (last == hop and before == 'running') then return {'stale', attempt} end
-  if last == hop then
-    if before == 'running' then
-      if ARGV[8] ~= '1' then return {'running', attempt} end
-      local owner, limit = live[5] or '', tonumber(ARGV[13])
-      local alive = owner ~= '' and redis.call('EXISTS', ARGV[12] .. owner) == 1
-      -- Past its hard time limit nobody can be at it, whoever lives: its end could not be told.
-      local over = limit > 0 and now > tonumber(live[6] or '0') + limit
-      if alive and not over then return {'running', attempt} end
-    end
-    deliveries = tonumber(live[4] or '0') + 1
-  end
-  attempt = attempt + 1
-  -- What the last attempt left is told by its own events; the hash is about the present one.
-  redis.call('HDEL', KEYS[2], 'eta', 'error', 'note', 'progress', 'result', 'finished_at')
-  if deliveries > tonumber(ARGV[9]) then verdict = 'poison' end
-elseif state ~= '' then
-  if not string.find(ARGV[4], ',' .. (before or 'none') .. ',', 1, true) then return {'refused', attempt} end
-  -- What a worker says about an attempt that is no longer the newest one comes too late.
-  if hop >= 0 and tonumber(live[2] or '-1') > hop then return {'stale', attempt} end
-  if kind == 'snoozed' then
-    deliveries = math.max(0, tonumber(live[4] or '0') - 1)
-    redis.call('HSET', KEYS[2], 'attempt', math.max(0, attempt - 1), 'deliveries', deliveries)
-  end
-end
-
-redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[6], '*', 'e', ARGV[1], 'n', attempt)
-if verdict == 'known' then
-  for i = 14, #ARGV, 2 do redis.call('HSETNX', KEYS[2], ARGV[i], ARGV[i + 1]) end
-else
+local function record(context, a)
+  local run = context.prefix .. 'run:' .. ARGV[a]
+  local kind, state, event, slot, ttl = ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], ARGV[a + 5]
+  local hop, flags, speaks = tonumber(ARGV[a + 6]), ARGV[a + 7], ARGV[a + 8]
+  local live = redis.call('HMGET', run, 'state', 'hop', 'attempt', 'deliveries', 'lease', 'begun', 'kept')
+  local before, last = live[1], tonumber(live[2] or '-1')
+  local attempt, deliveries = tonumber(live[3] or '0'), tonumber(live[4] or '0')
+  local mine = context.lease ~= '' and live[5] == context.lease
   local facts = {}
-  for i = 14, #ARGV do facts[#facts + 1] = ARGV[i] end
+
+  if string.find(flags, 'a', 1, true) and before == state and (mine or kind == 'queued') and last <= hop then
+    return 'ok', attempt, deliveries
+  end
+  if kind == 'queued' then
+    if before then
+      -- A worker was faster than the producer's own record: only what is missing is filled in.
+      if redis.call('HSETNX', run, 'queued', event) == 1 then
+        redis.call('XADD', context.prefix .. 'events', 'MAXLEN', '~', context.events_max, '*', 'e', event, 'n', attempt)
+      end
+      return 'known', attempt, deliveries
+    end
+  elseif state ~= '' then
+    if not MOVES[kind == 'reopened' and kind or state][before or 'none'] then return 'refused', attempt, deliveries end
+    if kind == 'started' then
+      local copy = string.find(flags, 'c', 1, true)
+      if last > hop or (copy and not (last == hop and before == 'running')) then
+        return 'stale', attempt, deliveries
+      end
+      if last == hop then
+        if before == 'running' then
+          if not (copy or string.find(flags, 'r', 1, true)) then return 'running', attempt, deliveries end
+          local owner, limit = live[5] or '', tonumber(ARGV[a + 9])
+          local alive = owner ~= '' and redis.call('EXISTS', context.prefix .. 'lease:' .. owner) == 1
+          -- Past its hard time limit nobody can be at it, whoever lives: its end could not be told.
+          local over = limit > 0 and context.now > tonumber(live[6] or '0') + limit
+          if alive and not over then return 'running', attempt, deliveries end
+        end
+        deliveries = deliveries + 1
+      else
+        deliveries = 1
+      end
+      if attempt > 0 or before == 'retrying' then redis.call('HDEL', run, 'progress', 'ended') end
+      attempt = attempt + 1
+      facts = {
+        'attempt', attempt, 'hop', hop, 'deliveries', deliveries, 'lease', context.lease, 'begun', context.now,
+      }
+    elseif kind == 'reopened' then
+      -- The hash may be forgotten by now; attempts go on counting from what the ledger has. A message of
+      -- before may still wait in its queue: from now on it is stale.
+      if speaks ~= '' then facts = {'attempt', speaks} end
+      if hop >= 0 then
+        facts[#facts + 1] = 'hop'
+        facts[#facts + 1] = hop
+      end
+    else
+      -- What a worker says about an attempt that is no longer the newest one comes too late.
+      if hop >= 0 and last > hop then return 'stale', attempt, deliveries end
+      if speaks ~= '' and before and tonumber(speaks) ~= attempt then return 'stale', attempt, deliveries end
+      if speaks ~= '' and before == 'running' and context.lease ~= '' and not mine then
+        return 'stale', attempt, deliveries
+      end
+      if kind == 'snoozed' then
+        facts = {'attempt', math.max(0, attempt - 1), 'deliveries', math.max(0, deliveries - 1)}
+      end
+    end
+  end
+
+  redis.call('XADD', context.prefix .. 'events', 'MAXLEN', '~', context.events_max, '*', 'e', event, 'n', attempt)
   if state ~= '' then
     facts[#facts + 1] = 'state'
     facts[#facts + 1] = state
   end
-  if kind == 'started' then
-    for name, value in pairs({attempt = attempt, hop = hop, deliveries = deliveries, lease = ARGV[10], begun = now}) do
-      facts[#facts + 1] = name
-      facts[#facts + 1] = value
-    end
+  if slot ~= '' then
+    facts[#facts + 1] = slot
+    facts[#facts + 1] = event
   end
-  if #facts > 0 then redis.call('HSET', KEYS[2], unpack(facts)) end
+  if #facts > 0 then
+    -- A life of seconds needs its time to live set twice: when it begins and when it ends.
+    local renew = not before or MOVES.final[state] or context.now - tonumber(live[7] or '0') > HOUR
+    if renew then
+      facts[#facts + 1] = 'kept'
+      facts[#facts + 1] = context.now
+    end
+    redis.call('HSET', run, unpack(facts))
+    if renew then redis.call('EXPIRE', run, ttl) end
+  end
+  if ARGV[a + 10] ~= '' then keep(ARGV[a + 10], ARGV[a + 11], ARGV[a + 12]) end
+  if kind == 'started' and deliveries > tonumber(context.max_deliveries) then
+    return 'poison', attempt, deliveries
+  end
+  return 'ok', attempt, deliveries
 end
-redis.call('EXPIRE', KEYS[2], ARGV[5])
-return {verdict, attempt}

@@ -49,7 +49,13 @@ def up(
 def worker(
     app: AppOption = "",
     queues: Annotated[str, typer.Option("--queues", "-Q", help="Comma list; default: all.")] = "",
-    concurrency: Annotated[int, typer.Option("--concurrency", "-c", min=1, help="Tasks at a time.")] = 4,
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", "-c", min=0, help="Tasks at a time; 0: 100, or one for each core.")
+    ] = 0,
+    pool: Annotated[
+        str, typer.Option("--pool", "-P", help="asyncio, prefork, threads or solo; default: by the queues.")
+    ] = "",
+    processes: Annotated[int, typer.Option(min=1, help="Worker processes to start.")] = 1,
     name: Annotated[str, typer.Option("--name", "-n", help="Name of the worker on its host.")] = "worker",
     log_level: Annotated[str, typer.Option("--loglevel", "-l", envvar="ERRANDS_LOG_LEVEL")] = "INFO",
 ) -> None:
@@ -61,18 +67,35 @@ def worker(
     from celery.signals import worker_ready
 
     from errands.doors.cli.application import declared_queues, load_app, local_run, prefetch_for
+    from errands.doors.cli.workers import choose_pool, end_with_parent, supervise
 
     if local_run():
         # Five lines on root's rights from each worker, to somebody who tries things out in a container.
         warnings.simplefilter("ignore", SecurityWarning)
+    end_with_parent()
     application = load_app(_required(app))
     declared = declared_queues(application)
     wanted = [queue for queue in queues.split(",") if queue] or declared
     _require_known(wanted, declared)
+    chosen = choose_pool(application, wanted, pool, concurrency)
+    if chosen.hint:
+        typer.echo(f"errands: {chosen.hint}.", err=True)
+    if processes > 1:
+        raise typer.Exit(
+            supervise(
+                name,
+                processes,
+                [
+                    "--app", app, "--queues", ",".join(wanted), "--concurrency", str(chosen.concurrency),
+                    "--pool", chosen.name, "--loglevel", log_level,
+                ],
+            )
+        )  # fmt: skip
     _when(worker_ready)
+    application.conf.worker_pool = chosen.implementation
     application.start(
         [
-            "--quiet", "worker", "--queues", ",".join(wanted), "--concurrency", str(concurrency),
+            "--quiet", "worker", "--queues", ",".join(wanted), "--concurrency", str(chosen.concurrency),
             "--hostname", f"{name}@%h", "--loglevel", log_level,
             "--prefetch-multiplier", str(prefetch_for(application, wanted)),
         ]

@@ -9,12 +9,13 @@ from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 
 from errands.core.errors import ActionRefused, BrokerUnavailable, ErrandsError, RunNotFound
-from errands.ops.errors import NotAllowed, RecordUnavailable
+from errands.ops.errors import NotAllowed, QueueNotFound, RecordUnavailable
 
 NO_STORE = {"Cache-Control": "no-store"}
 
 _STATUS: dict[type[ErrandsError], int] = {
     RunNotFound: 404,
+    QueueNotFound: 404,
     NotAllowed: 403,
     ActionRefused: 409,
     BrokerUnavailable: 503,

@@ -121,8 +121,18 @@ def errands_router(app: Errands, person: PersonDependency | DependsMarker) -> AP
 
     @router.get("/api/queues", responses=_errors(401, 403, 503))
     def queues(who: Person = Depends(asking)) -> list[Answer]:
-        """How deep each queue is, and who reads it."""
+        """How deep each queue is, whether it is paused, and who reads it."""
         return ops.queues(who)
+
+    @router.post("/api/queues/{name}/pause", status_code=202, responses=_errors(401, 403, 404, 409, 503))
+    def pause(name: str, asked: Asked | None = None, who: Person = Depends(asking)) -> Answer:
+        """Let no worker read a queue for now."""
+        return actions.pause(who, name, reason=asked.reason if asked else None)
+
+    @router.post("/api/queues/{name}/resume", status_code=202, responses=_errors(401, 403, 404, 409, 503))
+    def resume(name: str, asked: Asked | None = None, who: Person = Depends(asking)) -> Answer:
+        """Let workers read a queue again."""
+        return actions.resume(who, name, reason=asked.reason if asked else None)
 
     @router.get("/api/dead-letters", responses=_errors(401, 403, 503))
     def dead_letters(limit: int = Query(100, ge=1, le=1000), who: Person = Depends(asking)) -> list[Answer]:

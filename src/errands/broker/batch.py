@@ -1,0 +1,174 @@
+"""Operations of one event loop, committed together: whatever one turn of the loop has to say is one call.
+
+While a call is under way the next operations gather, so that the busier a loop is, the fewer calls it makes
+for each of them (group commit).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+from collections import deque
+from typing import Any
+
+import redis
+import redis.asyncio
+from hiredis import pack_command
+
+from errands.broker.commit import WORKER_SILENCE, Operation, Reply, Script, replies, said_again
+from errands.broker.errors import NotHeard
+
+logger = logging.getLogger("errands.batch")
+
+_MOST = 200  # operations in one call: a millisecond or two of the server's time
+_TIMED_OUT = (TimeoutError, redis.TimeoutError)
+_AWAY = (redis.ConnectionError, redis.TimeoutError, OSError)
+
+
+class Batch:
+    """Commits operations for the code of one loop.
+
+    Args:
+        url: the server's address.
+        script: the script that commits.
+        loop: the loop.
+        patience: seconds to go on trying while the server is away.
+        silence: seconds without an answer after which a call counts as not heard.
+    """
+
+    def __init__(
+        self, url: str, script: Script, loop: asyncio.AbstractEventLoop, *, patience: float, silence: float
+    ) -> None:
+        self.loop = loop
+        self._script = script
+        self._patience = patience
+        self._silence = silence
+        self._pool: Any = redis.asyncio.ConnectionPool.from_url(
+            url, socket_timeout=None, socket_connect_timeout=min(silence, 0.25), health_check_interval=0
+        )
+        self._connection: Any = None
+        self._waiting: deque[tuple[Operation, asyncio.Future[Reply]]] = deque()
+        self._flusher: asyncio.Task[None] | None = None
+
+    def runs_here(self) -> bool:
+        """Whether the calling code runs on the loop."""
+        try:
+            return asyncio.get_running_loop() is self.loop
+        except RuntimeError:
+            return False
+
+    def submit(self, operation: Operation) -> asyncio.Future[Reply]:
+        """Have `operation` committed; the future is its reply. To be called on the loop."""
+        future: asyncio.Future[Reply] = self.loop.create_future()
+        self._waiting.append((operation, future))
+        if self._flusher is None:
+            self._flusher = self.loop.create_task(self._flush(), name="errands-batch")
+        return future
+
+    def submit_from_thread(self, operation: Operation) -> concurrent.futures.Future[Reply]:
+        """The same, from another thread than the loop's."""
+
+        async def submit() -> Reply:
+            return await self.submit(operation)
+
+        return asyncio.run_coroutine_threadsafe(submit(), self.loop)
+
+    def post(self, operation: Operation) -> None:
+        """Have `operation` committed, from any thread, without waiting; a failure is logged."""
+        self.loop.call_soon_threadsafe(self._post, operation)
+
+    async def drain(self) -> None:
+        """Wait until all that was submitted is committed, and hang up."""
+        while self._flusher is not None:
+            await asyncio.wait([self._flusher])
+        if self._connection is not None:
+            await self._connection.disconnect()
+
+    def _post(self, operation: Operation) -> None:
+        self.submit(operation).add_done_callback(_log_failure)
+
+    async def _flush(self) -> None:
+        try:
+            while self._waiting:
+                await asyncio.sleep(0)  # who is ready in this turn of the loop comes along
+                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST))]
+                try:
+                    answers = await self._commit([operation for operation, _ in batch])
+                except Exception as exc:  # noqa: BLE001 — it is told to those who wait
+                    for _, future in batch:
+                        if not future.done():
+                            future.set_exception(exc)
+                else:
+                    for (_, future), reply in zip(batch, answers, strict=True):
+                        if not future.done():
+                            future.set_result(reply)
+        finally:
+            self._flusher = None
+
+    async def _commit(self, operations: list[Operation]) -> list[Reply]:
+        deadline = self.loop.time() + self._patience
+        said, unheard, tries = operations, None, 0
+        while True:
+            try:
+                answer = await self._call(said)
+                return replies(answer, operations, again=unheard is not None)
+            except NotHeard as exc:
+                problem: redis.RedisError = exc
+                unheard = exc
+                said = [said_again(operation) for operation in operations]
+            except (redis.ConnectionError, redis.exceptions.BusyLoadingError) as exc:
+                problem = exc
+            except redis.exceptions.OutOfMemoryError as exc:
+                problem = exc
+            tries += 1
+            out_of_time = self._patience < WORKER_SILENCE and isinstance(problem.__cause__, _TIMED_OUT)
+            if out_of_time or (tries > 1 and self.loop.time() >= deadline):
+                raise unheard or problem
+            await asyncio.sleep(min(0.01 * 2**tries, 1.0, max(0.0, deadline - self.loop.time())))
+
+    async def _call(self, operations: list[Operation]) -> Any:
+        if self._connection is None:
+            self._connection = self._pool.make_connection()
+        connection = self._connection
+        try:
+            async with asyncio.timeout(self._silence):  # a frozen server lets its clients connect
+                await connection.connect()  # does nothing where it is connected
+                await self._send(connection, operations)
+        except _AWAY as exc:  # asyncio's TimeoutError is an OSError
+            await connection.disconnect(nowait=True)
+            raise redis.ConnectionError(str(exc) or f"no answer within {self._silence} s") from exc
+        try:
+            async with asyncio.timeout(self._silence):
+                return await self._answer(connection, operations)
+        except redis.ResponseError:
+            raise
+        except _AWAY as exc:
+            await connection.disconnect(nowait=True)
+            raise NotHeard(str(exc) or f"no answer within {self._silence} s") from exc
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+
+    async def _send(self, connection: Any, operations: list[Operation], *, whole: bool = False) -> None:
+        # redis-py packs commands for asyncio in Python: some thousand arguments would take it milliseconds.
+        packed = pack_command(tuple(self._script.command(operations, whole=whole)))
+        await connection.send_packed_command(packed)
+
+    async def _answer(self, connection: Any, operations: list[Operation]) -> Any:
+        try:
+            return await connection.read_response()
+        except redis.exceptions.NoScriptError:
+            await self._send(connection, operations, whole=True)
+        try:
+            return await connection.read_response()
+        except redis.ResponseError as exc:
+            if not self._script.refused(exc):
+                raise
+            await self._send(connection, operations, whole=True)
+            return await connection.read_response()
+
+
+def _log_failure(future: asyncio.Future[Reply]) -> None:
+    if not future.cancelled() and (problem := future.exception()) is not None:
+        logger.warning("what a run told could not be written: %s", problem)

@@ -1,0 +1,234 @@
+"""Operations on runs, committed together: one call of one script, however many they are.
+
+An operation is the list of arguments that `lua/commit.lua` reads. They are made by the functions of this
+module, committed by `Commit` (at once, in the calling thread) or by `Batch` (together with whatever else one
+turn of an event loop has to say).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from enum import StrEnum
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+import redis
+
+from errands.broker import leases
+from errands.broker.errors import NotHeard
+from errands.broker.keys import Keys
+from errands.broker.line import Line, pauses
+from errands.core.events import Event, Kind
+from errands.core.states import FINAL, MOVES
+
+Operation = list[Any]
+
+PRODUCER_SILENCE = 0.2  # seconds; a caller waits no longer
+WORKER_SILENCE = 5.0
+
+# Where the live hash keeps the event that tells of each stage of a life.
+_SLOT = {
+    Kind.QUEUED: "queued", Kind.REOPENED: "reopened", Kind.STARTED: "started", Kind.PROGRESS: "progress",
+    Kind.LOG: "", Kind.DEAD_LETTER: "",
+}  # fmt: skip
+SLOTS = ("queued", "reopened", "started", "progress", "ended")
+_NOTHING_TOLD: list[Any] = ["", "", "", "", 0, -1, "", "", 0, "", 0, ""]
+# On a server that is full, workers go on: what they finish makes room. Before Redis 7 no script can say so.
+_OF_WORKERS = "#!lua flags=allow-oom\n"
+_PUT, _RECORD = "put", "record"
+_MODE, _EVENT_OF_PUT = 6, 10
+_FLAGS = {_PUT: 14, _RECORD: 8}
+
+
+class Verdict(StrEnum):
+    """What the server said to an operation."""
+
+    OK = "ok"
+    KNOWN = "known"
+    REFUSED = "refused"
+    STALE = "stale"
+    RUNNING = "running"
+    POISON = "poison"
+
+
+_VERDICTS = {verdict.value.encode(): verdict for verdict in Verdict}
+
+
+class Reply(NamedTuple):
+    """The verdict; the number of the run's present attempt; how many workers took its message."""
+
+    verdict: Verdict
+    attempt: int
+    deliveries: int
+
+
+class Result(NamedTuple):
+    """What Celery's result backend keeps: key, seconds to keep it (0: for ever), value."""
+
+    key: str
+    seconds: int
+    value: str | bytes
+
+
+def put(
+    queue: str,
+    level: str,
+    message: bytes,
+    member: str,
+    due_ms: int | None,
+    told: Operation | None,
+    *,
+    new: bool,
+) -> Operation:
+    """Put a message into a queue, at once or when it is due.
+
+    Args:
+        queue, level: where it waits.
+        message: the message as it is delivered.
+        member: the name that a message due later is found by: the run's id.
+        due_ms: when it is due, in milliseconds since 1970; None at once.
+        told: the operation that tells of it (`record` of a "queued" event), or None.
+        new: do nothing, and say `KNOWN`, if a run of this id was accepted before.
+    """
+    rest = told[1:] if told is not None else [member, *_NOTHING_TOLD]
+    return [_PUT, queue, level, message, due_ms or 0, member, "new" if new else "", *rest]
+
+
+def record(
+    event: Event, keep_seconds: int, *, hop: int, flags: str, attempt: int | None, time_limit: float,
+    result: Result | None,
+) -> Operation:  # fmt: skip
+    """Write an event, and keep the result that comes with it if the event is accepted."""
+    state = event.state
+    return [
+        _RECORD, event.run_id, event.kind.value, state.value if state else "", event.to_json(),
+        _SLOT.get(event.kind, "ended"), keep_seconds, hop, flags, "" if attempt is None else attempt,
+        time_limit, *(result or ("", 0, "")),
+    ]  # fmt: skip
+
+
+def store(result: Result, unless: str = "") -> Operation:
+    """Keep a result, unless the one that is there matches the Lua pattern `unless`."""
+    return ["store", *result, unless]
+
+
+class Script:
+    """The script, and how it is called.
+
+    Args:
+        keys: key names.
+        events_max: entries that the stream of events may hold, at the very most.
+        max_deliveries: workers that one message may take down.
+    """
+
+    def __init__(self, keys: Keys, *, events_max: int, max_deliveries: int) -> None:
+        self._settings = [keys.prefix, events_max, max_deliveries]
+        text = _script()
+        self._texts = [_OF_WORKERS + text, text]
+        self._shas = [hashlib.sha1(each.encode(), usedforsecurity=False).hexdigest() for each in self._texts]
+        self._producers = 1
+        self._workers = 0
+
+    def command(self, operations: Sequence[Operation], *, whole: bool = False) -> list[Any]:
+        """The command that commits `operations`; `whole` for a server that does not know the script yet."""
+        holder = leases.holder()
+        variant = self._workers if holder else self._producers
+        arguments: list[Any] = ["EVAL", self._texts[variant]] if whole else ["EVALSHA", self._shas[variant]]
+        arguments += [0, *self._settings, holder]
+        for operation in operations:
+            arguments += operation
+        return arguments
+
+    def refused(self, error: redis.ResponseError) -> bool:
+        """Whether the server is too old for the flags of the workers' script; then it goes without them."""
+        too_old = self._workers == 0 and "compiling script" in str(error)
+        if too_old:
+            self._workers = self._producers
+        return too_old
+
+
+class Commit:
+    """Commits operations in the calling thread, in one round trip."""
+
+    def __init__(self, url: str, script: Script) -> None:
+        self._script = script
+        self._lines = {silence: Line(url, silence) for silence in (PRODUCER_SILENCE, WORKER_SILENCE)}
+
+    def run(self, operations: Sequence[Operation], patience: float) -> list[Reply]:
+        """Commit `operations`, in their order.
+
+        Args:
+            operations: what is to be done.
+            patience: seconds to go on trying while the server is away. What was written and not answered is
+                said again in a way that does nothing twice.
+
+        Raises:
+            redis.ConnectionError: the server did not come back in time; nothing was done.
+            NotHeard: the same, and nobody knows whether it was done.
+            redis.ResponseError: the server refused (it is full, say).
+        """
+        line = self._lines[PRODUCER_SILENCE if patience < WORKER_SILENCE else WORKER_SILENCE]
+        said = operations
+        unheard: NotHeard | None = None
+        problem: redis.RedisError | None = None
+        for _ in pauses(patience):
+            try:
+                return replies(self._call(line, said), operations, again=unheard is not None)
+            except NotHeard as exc:
+                problem = unheard = exc
+                said = [said_again(operation) for operation in operations]
+                if patience < WORKER_SILENCE and isinstance(exc.__cause__, TimeoutError | redis.TimeoutError):
+                    break  # the caller's time is up
+            except (redis.ConnectionError, redis.exceptions.BusyLoadingError) as exc:
+                problem = exc
+        raise unheard or problem or redis.ConnectionError("the server is away")
+
+    def _call(self, line: Line, operations: Sequence[Operation]) -> Any:
+        try:
+            return line.call(self._script.command(operations))
+        except redis.exceptions.NoScriptError:
+            try:
+                return line.call(self._script.command(operations, whole=True))
+            except redis.ResponseError as exc:
+                if not self._script.refused(exc):
+                    raise
+                return line.call(self._script.command(operations, whole=True))
+
+
+def replies(answer: Any, operations: Sequence[Operation], *, again: bool) -> list[Reply]:
+    """The server's answer, a reply for each operation. `again`: they were said for a second time."""
+    found = []
+    for index, operation in enumerate(operations):
+        verdict, attempt, deliveries = answer[3 * index : 3 * index + 3]
+        reply = Reply(_VERDICTS[verdict], int(attempt), int(deliveries))
+        if again and reply.verdict is Verdict.KNOWN and operation[0] == _PUT and not operation[_MODE]:
+            reply = Reply(Verdict.OK, reply.attempt, reply.deliveries)  # it was heard the first time
+        found.append(reply)
+    return found
+
+
+def said_again(operation: Operation) -> Operation:
+    """The same operation, for a server that may have done it already."""
+    name = operation[0]
+    if name not in _FLAGS:
+        return operation
+    said = list(operation)
+    said[_FLAGS[name]] += "a"
+    # A message that goes on with a run known before may be put twice: the second copy is stale by its hop.
+    if name == _PUT and said[_EVENT_OF_PUT]:
+        said[_MODE] = "new"
+    return said
+
+
+def _script() -> str:
+    lua = files("errands.broker").joinpath("lua")
+    moves = {state.value: {before.value if before else "none" for before in MOVES[state]} for state in MOVES}
+    moves[Kind.REOPENED.value] = {"none", *(state.value for state in FINAL)}
+    moves["final"] = {state.value for state in FINAL}
+    table = ", ".join(
+        f"{after} = {{{', '.join(f'{before} = true' for before in sorted(befores))}}}"
+        for after, befores in sorted(moves.items())
+    )
+    parts = [lua.joinpath(f"{name}.lua").read_text() for name in ("put", "keep", "record", "commit")]
+    return "\n".join([f"local MOVES = {{{table}}}", *parts])

@@ -1,0 +1,124 @@
+"""From an entry of a stream to a message, and what is told when it is none."""
+
+from __future__ import annotations
+
+import binascii
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from kombu.transport import virtual
+from kombu.utils.json import loads
+
+_decode = msgspec.json.decode
+
+# kombu's JSON writes what JSON does not know as an object of this key.
+_MARKED = b'"__type__"'
+_MARKED_TEXT = _MARKED.decode()
+_JSON = "application/json"
+_COUNT = "x-delivery-count"
+# An earlier time in the header than this is a matter of clocks that differ, not of waiting.
+_SKEW_SECONDS = 1.0
+
+
+# kombu publishes no types.
+_Message: Any = virtual.Message
+
+
+class NotAMessage(ValueError):
+    """An entry cannot be delivered; the text says why."""
+
+
+class Message(_Message):
+    """A message of kombu's that says what is wrong with its body by an error of our own."""
+
+    def __init__(self, payload: Any, channel: Any = None, **options: Any) -> None:
+        try:
+            super().__init__(payload, channel=channel, **options)
+        except (ValueError, TypeError, KeyError, AttributeError, binascii.Error) as exc:
+            raise NotAMessage(f"{type(exc).__name__}: {exc}") from exc
+
+    def _decode(self) -> Any:
+        """The payload. Plain JSON, as nearly all of it is, takes a twentieth of the time of kombu's decoder."""
+        body = self.body
+        plain = self.content_type == _JSON and (self.accept is None or _JSON in self.accept)
+        if plain and type(body) is str and _MARKED_TEXT not in body:
+            try:
+                return _decode(body)
+            except msgspec.MsgspecError:
+                pass  # kombu says what is wrong with it
+        return super()._decode()
+
+
+def unpack(fields: list[bytes], tag: str) -> dict[str, Any]:
+    """The message in an entry, with its delivery tag, and marked when it was delivered before.
+
+    Raises:
+        NotAMessage: it is none.
+    """
+    try:
+        if fields[0] != b"m":
+            fields = _message_first(fields)
+        raw = fields[1]
+        message: dict[str, Any] = loads(raw) if _MARKED in raw else _decode(raw)  # type: ignore[no-untyped-call]
+        properties = message["properties"]
+        info = properties["delivery_info"]
+        if type(info) is not dict:
+            raise NotAMessage("its properties are not those of a message")
+        headers = message.get("headers")
+        if type(headers) is not dict:
+            headers = message["headers"] = {}
+        properties["delivery_tag"] = tag
+        # A copy that a task has sent on carries what was said of the first.
+        headers.pop(_COUNT, None)
+        if len(fields) > 2:
+            info["redelivered"] = headers["redelivered"] = True
+            count = _field(fields, b"n")
+            if count:
+                headers[_COUNT] = int(count)
+        elif "redelivered" in headers and not info.get("redelivered"):
+            del headers["redelivered"]
+        if headers.get("eta"):
+            _be_due(headers)
+    except NotAMessage:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as exc:
+        raise NotAMessage(f"{type(exc).__name__}: {exc}") from exc
+    return message
+
+
+def due_ms(eta: Any) -> int:
+    """When a message of this `eta` header is due, in ms since 1970; 0 when it may start at once."""
+    at = _timestamp(eta) if eta else None
+    return int(at * 1000) if at is not None and at > time.time() + 0.5 else 0
+
+
+def _be_due(headers: dict[str, Any]) -> None:
+    """What is delivered is due by the server's clock. Celery would hold it by this machine's."""
+    at, now = _timestamp(headers["eta"]), time.time()
+    if at is not None and at > now + _SKEW_SECONDS:
+        headers["eta"] = datetime.fromtimestamp(now, UTC).isoformat()
+
+
+def _timestamp(eta: Any) -> float | None:
+    try:
+        moment = eta if isinstance(eta, datetime) else datetime.fromisoformat(eta)
+    except (ValueError, TypeError):
+        return None  # Celery refuses the message, and says so
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _message_first(fields: list[bytes]) -> list[bytes]:
+    raw = _field(fields, b"m")
+    if raw is None:
+        raise NotAMessage('it has no field "m"')
+    rest = [part for i in range(0, len(fields), 2) if fields[i] != b"m" for part in fields[i : i + 2]]
+    return [b"m", raw, *rest]
+
+
+def _field(fields: list[bytes], name: bytes) -> bytes | None:
+    for i in range(0, len(fields), 2):
+        if fields[i] == name:
+            return fields[i + 1]
+    return None

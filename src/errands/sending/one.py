@@ -1,0 +1,297 @@
+"""How a run is sent: checked, sealed, made a message, and committed with the event that tells of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import celery
+import redis
+from celery import signals
+from celery.result import AsyncResult
+
+from errands.broker.message import Payload, any_payload, checked_payload
+from errands.broker.runs import LiveRuns, Reply, Verdict
+from errands.core import clock
+from errands.core.errors import InvalidArguments, PayloadTooLarge
+from errands.core.events import Event, Kind
+from errands.sending import refusals
+from errands.sending.calls import Call, somebody_listens, tell_after, tell_before
+from errands.sending.celerys_way import CelerysWay
+from errands.sending.plan import Plan
+from errands.sending.result import SentResult
+from errands.sending.terms import Terms, is_ours
+from errands.task import Task
+
+logger = logging.getLogger("errands")
+
+# Whoever put something around Celery's own sending (Sentry does) is to be called.
+_CELERYS = celery.Task.apply_async
+# Nobody waits for a worker that sends what follows a run; callers do.
+_FOLLOW_UP_SECONDS = 30.0
+# A bulk that is under way waits out a server that stands still for a moment (to save its data, say).
+_BULK_SECONDS = 5.0
+_CALLER_SECONDS = 0.23  # the rest of a quarter goes to the last try
+
+
+class Context(NamedTuple):
+    """Who sends: by which plan, past Celery (None: not so), out of which task, and where answers would go."""
+
+    direct: Plan | None
+    parent: Any
+    reply_to: str
+
+
+Later = Callable[[], AsyncResult]
+
+
+class OneCall(CelerysWay):
+    """An app that sends single calls."""
+
+    _plan: Plan | None = None
+
+    if TYPE_CHECKING:
+        _live_runs: LiveRuns
+
+    # -- one call
+
+    def send_task(
+        self,
+        name: str,
+        args: Any = None,
+        kwargs: Any = None,
+        countdown: float | None = None,
+        eta: datetime | str | None = None,
+        task_id: str | None = None,
+        **options: Any,
+    ) -> AsyncResult:
+        """Send a run by the task's name, as Celery does; its arguments are checked by the worker.
+
+        A run whose id is known already is not sent again: a stable id makes a follow-up safe to repeat.
+
+        Raises:
+            BrokerUnavailable: the broker did not take the message; the text says what that means.
+            celery.exceptions.QueueNotFound: there is no such queue.
+        """
+        # A task that is known here says where it waits, also when it is sent by its name.
+        task = options.pop("task_type", None) or self.tasks.get(name)
+        options = {"countdown": countdown, "eta": eta, **options}
+        payload = partial(any_payload, args, kwargs)
+        call = self._call(self.context(), name, task, payload, task_id, None, options)
+        if call is None:
+            return self.send_by_celery(name, args, kwargs, task_id=task_id, task_type=task, **options)
+        self._commit([call])
+        return self._result(call)
+
+    def send_call(
+        self, task: Task[..., Any], args: Any, kwargs: Any, task_id: str | None, owner: str | None,
+        options: dict[str, Any],
+    ) -> AsyncResult:  # fmt: skip
+        """Send a call of `task`: what `Task.apply_async` does."""
+        ready = self._ready(self.context(), task, args, kwargs, task_id, owner, options)
+        if not isinstance(ready, Call):
+            return ready()
+        self._commit([ready])
+        return self._result(ready)
+
+    async def asend_call(
+        self, task: Task[..., Any], args: Any, kwargs: Any, task_id: str | None, owner: str | None,
+        options: dict[str, Any],
+    ) -> AsyncResult:  # fmt: skip
+        """`send_call` for asyncio code. Where Celery has to send it, a thread does."""
+        ready = self._ready(self.context(), task, args, kwargs, task_id, owner, options)
+        if not isinstance(ready, Call):
+            return await asyncio.to_thread(ready)
+        await self._acommit([ready])
+        return self._result(ready)
+
+    # -- from a call to what is committed
+
+    @property
+    def plan(self) -> Plan:
+        """How this app sends; looked at again when the configuration changes."""
+        plan = self._plan
+        if plan is None or not plan.holds():
+            self.finalize(auto=True)
+            plan = self._plan = Plan(self)
+        return plan
+
+    def checked(self, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Payload:
+        """A call as its message carries it: checked, JSON-ready, secrets sealed, not too large.
+
+        Raises:
+            InvalidArguments, PayloadTooLarge, SecretError: see `Arguments.prepare`.
+        """
+        payload = checked_payload(*task.arguments.prepare(args, kwargs, self.keyring))
+        if payload.size > self.settings.payload_max:
+            raise PayloadTooLarge(
+                task.name,
+                [
+                    f"the arguments weigh {payload.size:,} bytes, over the limit of "
+                    f"{self.settings.payload_max:,}: "
+                    "store the data and send a reference to it (an id, or a key of the storage kit)"
+                ],
+            )
+        return payload
+
+    def seal(self, task: Task[..., Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """`kwargs` of `task` with its secrets sealed."""
+        return task.arguments.seal(kwargs, self.keyring)
+
+    def prepare(self, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """The args and kwargs of `checked`."""
+        payload = self.checked(task, args, kwargs)
+        return payload.args, payload.kwargs
+
+    def context(self) -> Context:
+        """Who sends, and how; the same for all calls that are made in one go."""
+        direct = None
+        if self._capture is None and not self.settings.inline:
+            plan = self.plan
+            if plan.direct and not plan.eager and celery.Task.apply_async is _CELERYS:
+                direct = plan
+        return Context(direct, self.current_worker_task, self.thread_oid)
+
+    def _ready(
+        self, context: Context, task: Task[..., Any], args: Any, kwargs: Any, task_id: str | None,
+        owner: str | None, options: dict[str, Any],
+    ) -> Call | Later:  # fmt: skip
+        """A checked call, or, where Celery has to send it, the function that has it do so."""
+        args, kwargs = args or (), kwargs or {}
+        try:
+            payload = self.checked(task, args, kwargs)
+        except InvalidArguments:
+            if not options.get("parent_id") or context.parent is None:
+                raise
+            # A chain goes on, inside the tracer of the run before: its result was not known when the call
+            # was written. A misfit must fail the run it belongs to, so the worker finds it there.
+            payload = any_payload(args, kwargs)
+        call = self._call(context, task.name, task, lambda: payload, task_id, owner, options)
+        if call is not None:
+            return call
+        return partial(self.apply_by_celery, task, payload, task_id, owner, options)
+
+    def _call(
+        self, context: Context, name: str, task: Any, payload: Callable[[], Payload], task_id: str | None,
+        owner: str | None, options: dict[str, Any],
+    ) -> Call | None:  # fmt: skip
+        """A call that may go past Celery and kombu; None where it may not."""
+        if context.direct is None:
+            return None
+        content = payload()
+        terms = self._terms(context.direct, name, task, content, options, context.parent)
+        return None if terms is None else self._made(context, terms, content, task_id, owner)
+
+    def _terms(
+        self, plan: Plan, name: str, task: Any, payload: Payload, options: dict[str, Any], parent: Any
+    ) -> Terms | None:
+        simple = not options
+        if simple and (known := plan.terms.get(name)) is not None:
+            return cast("Terms", known)
+        if task is not None:
+            options = {**plan.declared(task), **options}
+        if not is_ours(options, self.pool):
+            return None
+        routed_as, queue = str(options.get("route_name") or name), options.get("queue")
+        where = plan.where(routed_as, task, queue, payload.args, payload.kwargs, options)
+        if where is None:
+            return None
+        priority = options.get("priority")
+        if priority is None:
+            priority = where.options.get("priority")
+        inherits = plan.inherits_priority and parent is not None
+        if inherits and priority is None and not (options.get("root_id") and options.get("parent_id")):
+            priority = (parent.request.delivery_info or {}).get("priority")
+        terms = Terms(plan, name, task, options, where.queue, priority)
+        if simple and not inherits and plan.same_for_all_calls:
+            plan.terms[name] = terms
+        return terms
+
+    def _made(
+        self, context: Context, terms: Terms, payload: Payload, task_id: str | None, owner: str | None
+    ) -> Call:
+        parent = context.parent
+        now = clock.timestamp()
+        errands = self.marks(terms.given_errands, task_id, owner, parent, now)
+        run_id = task_id or self.new_id()
+        root_id, parent_id = terms.root_id, terms.parent_id
+        if parent is not None:
+            root_id = root_id or parent.request.root_id or parent.request.id
+            parent_id = parent_id or parent.request.id
+        root_id = root_id or run_id
+        when = terms.when(now)
+        message = terms.message(run_id, payload, errands, when, root_id, parent_id, context.reply_to)
+        if signals.before_task_publish.receivers:
+            tell_before(terms, message, self.amqp.queues[terms.queue])
+        event = None
+        goes_on = "hop" in errands
+        if terms.is_run and not goes_on:
+            event = Event(
+                kind=Kind.QUEUED, run_id=run_id, at=now, task=terms.name, queue=terms.queue,
+                owner=errands.get("owner"), parent_id=parent_id, root_id=root_id, args=list(payload.args),
+                kwargs=payload.kwargs, eta=when.due, max_attempts=terms.max_attempts,
+            )  # fmt: skip
+        written = message.encode(terms.queue)
+        operation = self._live_runs.putting(
+            event, run_id=run_id, queue=terms.queue, priority=terms.priority, message=written,
+            due=when.due if when.due is not None and when.due > now else None,
+            # A stable id makes a follow-up safe to repeat: it is accepted once.
+            unless_known=task_id is not None and event is not None,
+        )  # fmt: skip
+        kept = message if somebody_listens() else None
+        return Call(terms, run_id, operation, parent, goes_on, len(written), kept)
+
+    # -- committing
+
+    def _commit(self, calls: list[Call], before: int = 0) -> None:
+        try:
+            replies = self._live_runs.commit(
+                [call.operation for call in calls], patience=_patience(calls[0], before)
+            )
+        except redis.RedisError as exc:
+            raise refusals.of_broker(exc, calls, before, self.settings.broker_url) from exc
+        _committed(calls, replies)
+
+    async def _acommit(self, calls: list[Call], before: int = 0) -> None:
+        try:
+            replies = await self._live_runs.acommit(
+                [call.operation for call in calls], patience=_patience(calls[0], before)
+            )
+        except redis.RedisError as exc:
+            raise refusals.of_broker(exc, calls, before, self.settings.broker_url) from exc
+        _committed(calls, replies)
+
+    def _result(self, call: Call) -> AsyncResult:
+        terms = call.terms
+        result = (terms.result_cls or self.AsyncResult)(call.run_id)
+        result.ignored = terms.ignore_result
+        if call.parent is not None and terms.add_to_parent:
+            call.parent.add_trail(result)
+        return cast("AsyncResult", result)
+
+    @cached_property
+    def AsyncResult(self) -> Any:
+        """The class of results: see `celery.Celery.AsyncResult`."""
+        return self.subclass_with_self(SentResult, reverse="AsyncResult")
+
+
+def _patience(call: Call, before: int) -> float:
+    """Seconds to go on trying while the broker is away. `before`: calls of this bulk that it has accepted."""
+    if call.terms.patience is not None:
+        return max(call.terms.patience, _CALLER_SECONDS)
+    if before:
+        return _BULK_SECONDS
+    follows = call.parent is not None and (call.goes_on or call.terms.parent_id)
+    return _FOLLOW_UP_SECONDS if follows else _CALLER_SECONDS
+
+
+def _committed(calls: list[Call], replies: Sequence[Reply]) -> None:
+    for call, reply in zip(calls, replies, strict=True):
+        if reply.verdict is Verdict.KNOWN:
+            logger.info("%s[%s] is known already and is not sent again", call.terms.name, call.run_id)
+        elif call.message is not None:
+            tell_after(call)

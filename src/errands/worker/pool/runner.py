@@ -1,0 +1,178 @@
+"""Where jobs run: the event loop in its own thread, and threads for plain tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Any
+
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import WorkerLostError
+
+from errands.core.green import Spawn
+from errands.worker.celery_stacks import give_stacks
+from errands.worker.pool.job import Ended, Job, current
+from errands.worker.pool.limits import Deadlines
+from errands.worker.pool.threads import Threads
+from errands.worker.pool.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from errands.worker.pool.task_pool import TaskPool
+
+logger = logging.getLogger("errands.pool")
+
+# What is ended may clean up for so long; then it is cancelled once more, and its slot goes to others.
+GRACE = 2.0  # seconds
+
+
+class Runner:
+    """Runs jobs and tells the pool how they ended.
+
+    Args:
+        pool: told of each end, by `post`, in Celery's own thread.
+        loop: runs already, in a thread of its own.
+        threads: how many plain jobs run at a time.
+        prepare: called in each thread, and on the loop, before the first job.
+    """
+
+    def __init__(
+        self, pool: TaskPool, loop: asyncio.AbstractEventLoop, threads: int, prepare: Callable[[], object]
+    ) -> None:
+        self.loop = loop
+        self.deadlines = Deadlines(loop, self._due)
+        self.threads = Threads(threads, self._run_in_thread, prepare)
+        self._pool = pool
+        self._context = copy_context()  # each job begins with what is set now
+        self._inbox: deque[Job] = deque()
+        self._woken = False
+        self._running: set[Job] = set()
+        self._watchdog = Watchdog(loop, self.names)
+        loop.call_soon_threadsafe(prepare)
+        self._watchdog.start()
+
+    def names(self) -> list[str]:
+        """The jobs on the loop, by the names and ids of their tasks."""
+        return [job.name for job in list(self._running)]
+
+    def start(self, job: Job) -> None:
+        """From the hub: run `job`."""
+        if not job.green:
+            job.started = True
+            self.threads.submit(job)
+            return
+        self._inbox.append(job)
+        if not self._woken:
+            self._woken = True
+            self.loop.call_soon_threadsafe(self._start_all)
+
+    def kill(self, job: Job) -> None:
+        """From the hub: end `job`."""
+        if job.green:
+            self.loop.call_soon_threadsafe(self._kill, job)
+        else:
+            job.kill()
+            self.loop.call_soon_threadsafe(self._press_later, job)
+
+    def wrap(self, future: concurrent.futures.Future[bool]) -> asyncio.Future[bool]:
+        """A future of threads as one of this loop."""
+        return asyncio.wrap_future(future, loop=self.loop)
+
+    def stop(self) -> None:
+        """End the threads and the watchdog. The loop belongs to the process."""
+        self._watchdog.stop()
+        self.threads.stop()
+
+    # -- on the loop
+
+    def _start_all(self) -> None:
+        self._woken = False
+        while self._inbox:
+            job = self._inbox.popleft()
+            job.task = self.loop.create_task(self._run(job), name=job.name, context=self._context_of(job))
+            self._running.add(job)
+
+    async def _run(self, job: Job) -> None:
+        job.started = True
+        tell: Callable[[Any], Any] | None = None
+        outcome: Any = None
+        try:
+            if not job.killed:
+                outcome = await Spawn(job.run, job.translate)
+                tell = job.callback
+        except BaseException as error:  # noqa: BLE001 — even SystemExit ends this job and not its neighbours
+            if not job.killed:
+                tell, outcome = job.error_callback, _describe(error)
+        finally:
+            self._over(job, tell, outcome)
+
+    def _kill(self, job: Job) -> None:
+        job.kill()
+        self._press_later(job)
+
+    def _press_later(self, job: Job) -> None:
+        self.loop.call_later(GRACE, self._press, job)
+
+    def _press(self, job: Job) -> None:
+        if job.number not in self._pool._jobs:
+            return
+        if not job.freed:
+            way = "goes on though it was cancelled" if job.green else "is in code that cannot be interrupted"
+            logger.warning("%s %s; what it still does is not listened to", job.name, way)
+            if job.green:
+                self._pool.post(self._pool.free, job)
+        if job.green:
+            job.press()
+            self._press_later(job)
+
+    def _due(self, job: Job, soft: bool) -> None:
+        if not job.limit(soft):
+            return
+        if job.on_timeout is not None:
+            self._pool.post(job.on_timeout, soft, job.soft if soft else job.hard)
+        if not soft:
+            self._press_later(job)
+
+    # -- in a thread
+
+    def _run_in_thread(self, job: Job) -> None:
+        tell: Callable[[Any], Any] | None = None
+        outcome: Any = None
+        try:
+            if not job.killed:
+                outcome = self._context_of(job).run(job.run)
+                tell = job.callback
+        except BaseException as error:  # noqa: BLE001 — as above
+            if not job.killed and not isinstance(error, Ended):
+                tell, outcome = job.error_callback, _describe(error)
+        if job.killed:
+            tell = None
+        self._over(job, tell, outcome)
+
+    # -- both
+
+    def _context_of(self, job: Job) -> Context:
+        context = self._context.copy()
+        context.run(current.set, job)
+        give_stacks(context, job)
+        return context
+
+    def _over(self, job: Job, tell: Callable[[Any], Any] | None, outcome: Any) -> None:
+        self.deadlines.forget(job)
+        self._running.discard(job)
+        job.task = None
+        self._pool.post(self._pool.ended, job, None if job.killed else tell, outcome)
+
+
+def _describe(error: BaseException) -> Any:
+    """An error that came out of Celery's tracer, as Celery wants to be told."""
+    if isinstance(error, Exception) and not isinstance(error, MemoryError):
+        return ExceptionInfo()
+    # `sys.exit` in a task: in a pool of processes the child would be gone, and so the run is told lost.
+    try:
+        raise WorkerLostError(f"the task ended its process: {error!r}") from error
+    except WorkerLostError:
+        return ExceptionInfo()

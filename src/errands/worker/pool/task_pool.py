@@ -1,0 +1,300 @@
+"""The pool as Celery sees it. Its methods are called by Celery's hub, in the worker's main thread.
+
+Everything that Celery must hear of (a job begins, its limit is over, it has ended) happens in that thread
+too: Celery's own state needs no locks. Jobs end on the event loop and in threads; what they have to say goes
+through one deque and wakes the hub once, however much it is (`post`). The way to the loop is the same
+(`Runner.start`).
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import itertools
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
+from typing import Any
+
+from celery import signals
+from celery.concurrency.base import BasePool
+from celery.utils.nodenames import gethostname
+
+from errands.core import green
+from errands.worker.loop import process_loop
+from errands.worker.pool.job import Job
+from errands.worker.pool.runner import Runner
+
+logger = logging.getLogger("errands.pool")
+
+# Plain tasks block a thread each; past some dozens the threads get in each other's way.
+MOST_THREADS = 32
+_TURN = 0.05  # seconds between two looks while a stopping pool waits
+
+
+class TaskPool(BasePool):
+    """Runs `async def` tasks on one event loop, each with Celery's own tracer, and plain tasks in threads."""
+
+    called = "asyncio"
+    signal_safe = False
+    uses_semaphore = True
+    body_can_be_buffer = True
+    # Bodies need not be decoded twice: see `errands.worker.request`.
+    takes_decoded = True
+    # What has not begun can be taken back: see `flush`.
+    forgets = True
+
+    def __init__(
+        self, limit: int | None = None, *args: Any, semaphore: Any = None, initargs: Any = (), **kwargs: Any
+    ) -> None:
+        super().__init__(limit, *args, **kwargs)
+        self.limit = limit or 1
+        self._semaphore = semaphore
+        self._hostname = initargs[1] if len(initargs) > 1 else gethostname()
+        self._numbers = itertools.count(1)
+        self._jobs: dict[int, Job] = {}  # those that have begun
+        self._waiting: deque[Job] = deque()
+        self._slots = 0  # in use
+        self._alone: deque[tuple[Job, concurrent.futures.Future[bool]]] = deque()
+        self._isolated: Job | None = None
+        self._posted: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._woken = False
+        self._hub: Any = None
+        self._lock = threading.RLock()
+        self._news = threading.Event()
+        self._runner: Runner | None = None
+        self._stopped = False
+        self._batch: Any = None
+
+    # -- life
+
+    def on_start(self) -> None:
+        """Start the loop; what prefork's children do when they begin, this process does now."""
+        self.app.set_current()
+        if self.app.conf.broker_pool_limit is not None:
+            # Tasks step aside while they hold a connection; to wait for one would block the loop.
+            self.app.conf.broker_pool_limit = max(self.app.conf.broker_pool_limit, 2 * self.limit)
+        most = getattr(getattr(self.app, "settings", None), "threads", MOST_THREADS)
+        self._runner = Runner(self, process_loop().loop, min(self.limit, most), self.app.set_current)
+        live_runs = getattr(self.app, "_live_runs", None)  # a plain Celery app has none
+        if live_runs is not None:
+            self._batch = live_runs.batch_on(self._runner.loop)
+        self.app.loader.init_worker_process()
+        signals.worker_process_init.send(sender=self._hostname)
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        """Celery calls this after each connection to the broker."""
+        self._hub = hub
+        self._wake()
+
+    def on_stop(self) -> None:
+        """Wait for the jobs that have begun, then close what the process keeps open.
+
+        Called twice when a worker is told to hurry.
+        """
+        if self._stopped or self._runner is None:
+            return
+        self._stopped = True
+        self.flush()
+        while any(not job.freed for job in self._jobs.values()):
+            self._news.wait(_TURN)
+            self.listen()
+            if self._hub is not None:
+                self._hub.fire_timers()  # the broker wants heartbeats meanwhile
+        self.listen()
+        signals.worker_process_shutdown.send(sender=self._hostname, pid=os.getpid(), exitcode=0)
+        self._runner.stop()
+        if self._batch is not None:
+            process_loop().run(self._batch.drain())
+            self.app._live_runs.unbatch()
+
+    def on_terminate(self) -> None:
+        """End the jobs that have begun."""
+        for job in list(self._jobs.values()):
+            self.terminate_job(job.number)
+        self.on_stop()
+
+    def flush(self) -> None:
+        """Forget the jobs that have not begun: their messages are other workers' from now on."""
+        with self._lock:
+            self._waiting.clear()
+
+    # -- jobs
+
+    def on_apply(
+        self, target: Any, args: Any, kwargs: Any, *, callback: Any = None, error_callback: Any = None,
+        accept_callback: Any = None, timeout_callback: Any = None, soft_timeout: float | None = None,
+        timeout: float | None = None, **_: Any,
+    ) -> Job:  # fmt: skip
+        """Run `target`, now or when there is room."""
+        task = self.app.tasks.get(args[0]) if args else None
+        job = Job(
+            self, next(self._numbers), partial(target, *args, **kwargs),
+            name=f"{args[0]}[{args[1]}]" if len(args) > 1 else repr(target),
+            green=getattr(task, "is_async", False), guarded=getattr(task, "function", None) is not None,
+        )  # fmt: skip
+        job.callback, job.error_callback = callback, error_callback
+        job.on_accept, job.on_timeout = accept_callback, timeout_callback
+        job.soft = soft_timeout or self.options.get("soft_timeout")
+        job.hard = timeout or self.options.get("timeout")
+        with self._lock:
+            if self._waiting or not self._has_room(job):
+                self._waiting.append(job)
+                self._begin_waiting()
+            else:
+                self._begin(job)
+        return job
+
+    def terminate_job(self, pid: int, signal: Any = None) -> None:
+        """End the job number `pid`; Celery learned the number when it was accepted."""
+        job = self._jobs.get(pid)
+        if job is not None:
+            self.runner.kill(job)
+
+    @property
+    def runner(self) -> Runner:
+        """The loop and the threads."""
+        assert self._runner is not None, "the asyncio pool is not started"  # noqa: S101
+        return self._runner
+
+    def _has_room(self, job: Job) -> bool:
+        if self._slots >= self.limit or self._alone or self._isolated is not None:
+            return False
+        return job.green or self.runner.threads.free
+
+    def _begin(self, job: Job) -> None:
+        self._slots += 1
+        self._jobs[job.number] = job
+        if job.on_accept is not None:
+            job.on_accept(job.number, monotonic())  # it may have been revoked meanwhile
+        if job.killed:
+            self.ended(job, None, None)
+        else:
+            self.runner.start(job)
+
+    def _begin_waiting(self) -> None:
+        """Begin what there is room for, in order; plain jobs that find no thread let others pass."""
+        passed: list[Job] = []
+        while self._waiting and self._slots < self.limit and not self._alone and self._isolated is None:
+            job = self._waiting.popleft()
+            if self._has_room(job):
+                self._begin(job)
+            else:
+                passed.append(job)
+        self._waiting.extendleft(reversed(passed))
+
+    def ended(self, job: Job, tell: Callable[[Any], Any] | None, outcome: Any) -> None:
+        """A job has ended. `tell` is its callback for `outcome`, None if nobody is to hear of it."""
+        self._jobs.pop(job.number, None)
+        if not job.green and job.started:
+            self.runner.threads.done()
+        try:
+            if tell is not None:
+                tell(outcome)
+        finally:
+            self.free(job)
+            if self._isolated is job:
+                self._isolated = None
+            self._let_one_alone()
+            self._begin_waiting()
+
+    def free(self, job: Job) -> None:
+        """Give the job's slot to others."""
+        if not job.freed:
+            job.freed = True
+            self._slots -= 1
+            if self._semaphore is not None:
+                self._semaphore.release()
+
+    # -- alone
+
+    def isolate(self, job: Job, patience: float) -> bool:
+        """See `errands.worker.pool.job.isolate`, which calls this from within the job."""
+        alone: concurrent.futures.Future[bool] = concurrent.futures.Future()
+        self.post(self._want_alone, job, alone, patience)
+        granted = green.wait(self.runner.wrap(alone)) if green.in_green() else alone.result()
+        job.count_limits()
+        return granted
+
+    def _want_alone(self, job: Job, alone: concurrent.futures.Future[bool], patience: float) -> None:
+        self._alone.append((job, alone))
+        self.runner.loop.call_soon_threadsafe(
+            lambda: self.runner.loop.call_later(patience, self.post, self._give_up_alone, job, alone)
+        )
+        self._let_one_alone()
+
+    def _let_one_alone(self) -> None:
+        if self._isolated is None and self._alone and self._slots == len(self._alone):
+            self._isolated, alone = self._alone.popleft()
+            alone.set_result(True)
+
+    def _give_up_alone(self, job: Job, alone: concurrent.futures.Future[bool]) -> None:
+        if alone.done():
+            return
+        self._alone = deque(waits for waits in self._alone if waits[0] is not job)
+        alone.set_result(False)
+        self._begin_waiting()
+
+    # -- from the loop and the threads to the hub
+
+    def post(self, function: Callable[..., Any], *args: Any) -> None:
+        """From any thread: call `function` where Celery's own code runs."""
+        self._posted.append((function, args))
+        if not self._woken:
+            self._woken = True
+            self._wake()
+
+    def _wake(self) -> None:
+        self._news.set()
+        if self._hub is not None:
+            self._hub.call_soon(self.listen)
+        elif self._semaphore is None:  # a worker without a hub: its broker's transport knows none
+            self.listen()
+
+    def listen(self) -> None:
+        self._news.clear()
+        self._woken = False
+        with self._lock:
+            while self._posted:
+                function, args = self._posted.popleft()
+                try:
+                    function(*args)
+                except Exception:  # what the others have to say must be heard
+                    logger.exception("the pool could not take note of what a task did")
+
+    # -- limits, size, facts
+
+    def now(self) -> float:
+        """The loop's clock."""
+        return self.runner.loop.time()
+
+    def watch(self, job: Job) -> None:
+        """The job's deadlines are set."""
+        self.runner.deadlines.watch(job)
+
+    def grow(self, n: int = 1) -> None:
+        """Let `n` more jobs run at a time."""
+        self.limit += n
+        if self._semaphore is not None:
+            self._semaphore.grow(n)
+
+    def shrink(self, n: int = 1) -> None:
+        """Let `n` fewer jobs run at a time; none that runs is ended."""
+        self.limit = max(1, self.limit - n)
+        if self._semaphore is not None:
+            self._semaphore.shrink(n)
+
+    def _get_info(self) -> dict[str, Any]:
+        info: dict[str, Any] = super()._get_info()
+        threads = self._runner.threads if self._runner else None
+        return {
+            **info,
+            "processes": [os.getpid()],  # as prefork tells its own: who watches it, and tests of Celery, ask
+            "running": len(self._jobs),
+            "waiting": len(self._waiting),
+            "threads": {"busy": threads.busy, "most": threads.most} if threads else {},
+            "timeouts": (self.options.get("soft_timeout") or 0, self.options.get("timeout") or 0),
+        }
