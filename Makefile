@@ -58,7 +58,7 @@ requirements: ## pin all requirements anew, with hashes and without addresses (n
 	    -o requirements/$$peers.txt || exit 1; done
 
 clean: ## remove the virtual environment and all caches; the data in .errands stays
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	rm -rf $(VENV) .outside .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
 	find src apps tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## show this list

@@ -29,7 +29,7 @@ def main(
         list[str] | None, typer.Option(help=f"This one only; repeatable: {', '.join(SYSTEMS)}.")
     ] = None,
     only: Annotated[list[str] | None, typer.Option(help="Faults with this in their name.")] = None,
-    scale: Annotated[float, typer.Option(min=0.1, help="Runs, as a multiple of the short form's.")] = 4.0,
+    scale: Annotated[float, typer.Option(min=0.1, help="Runs, as a multiple of the short form's.")] = 2.0,
     repeats: Annotated[int, typer.Option(min=1, help="How often each fault is played.")] = 1,
     long: Annotated[float, typer.Option(min=0, help="Minutes of mixed faults instead.")] = 0,
     seed: Annotated[int | None, typer.Option(help="Of the mixture; printed, to play it again.")] = None,

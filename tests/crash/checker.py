@@ -52,6 +52,7 @@ class Report:
     runs: int
     lost: list[str]
     stuck: list[str]  # not done in time, but still there
+    left: list[str]  # over, but their message is still there: it would be given out again
     doubled: list[str]
     repeated: list[str]  # done again because its process was killed after doing it: nobody can prevent that
     given_up: list[str]  # dead letters of tasks that do no harm
@@ -65,7 +66,8 @@ class Report:
     def violations(self) -> list[str]:
         """Each broken promise as a line."""
         broken = {
-            "lost": self.lost, "not done in time": self.stuck, "done twice": self.doubled,
+            "lost": self.lost, "not done in time": self.stuck,
+            "over, but not acknowledged": self.left, "done twice": self.doubled,
             "given up, though harmless": self.given_up, "safe to repeat, but not done once": self.not_once,
             "began after it was revoked": self.revived, "moved as it may not": self.illegal,
             "told wrongly": self.misstated,
@@ -94,6 +96,7 @@ def check(
         runs=len({fact.run for fact in facts if fact.what in (What.ACCEPTED, What.BEGUN)}),
         lost=[run for run in missing if run not in final.held],
         stuck=[run for run in missing if run in final.held],
+        left=sorted(set(final.held) - set(missing)),
         doubled=doubled,
         repeated=repeated,
         given_up=given_up(facts, final.dead, doomed),

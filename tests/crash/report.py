@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from tests.crash.faults import FAULTS
 from tests.crash.scenario import Row
 
 RESULTS = Path(__file__).parent / "results"
@@ -107,7 +108,30 @@ def keep(rows: Sequence[Row], soak: Mapping[str, Any] | None = None, folder: Pat
     if soak:
         kept["soak"] = dict(soak)
     path.write_text(json.dumps(kept, indent=1) + "\n")
+    (folder / "latest.md").write_text(markdown(kept))
     return path
+
+
+def markdown(kept: Mapping[str, Any]) -> str:
+    """What `latest.json` holds, as a page."""
+    machine = kept["machine"]
+    lines = [
+        "# Faults on real processes and servers", "",
+        f"Written by `make crash ARGS=--keep`. {machine['cpus']} CPUs, {machine['system']}, Python "
+        f"{machine['python']}, Celery {machine['celery']}, kombu {machine['kombu']}. How to read it: "
+        "[reliability](../../../docs/reliability.md#what-the-columns-say).", "",
+        "| fault | system | runs | lost | stuck | doubled | back after, s | broken promises |",
+        "|---|---|--:|--:|--:|--:|--:|---|",
+    ]  # fmt: skip
+    order = {fault.name: number for number, fault in enumerate(FAULTS)}
+    for row in sorted(kept["rows"], key=lambda row: (order.get(row["fault"], 99), row["system"])):
+        again = f" +{row['repeated']}" if row["repeated"] else ""
+        back = "" if row["recovery_s"] is None else row["recovery_s"]
+        lines.append(
+            f"| {row['fault']} | {row['system']} | {row['runs']} | {row['lost']} | {row['stuck']} "
+            f"| {row['doubled']}{again} | {back} | {'; '.join(row['violations'])} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def _row(row: Row) -> dict[str, Any]:

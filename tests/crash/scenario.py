@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import redis
 from tests.crash.checker import Report, check
@@ -19,6 +18,7 @@ _LOOK_SECONDS = 0.05
 _SETTLE_SECONDS = 30.0
 _FEW = 20
 _WORST = 2
+_LONG = 1.0
 _ENDS = (What.ENDED, What.RAISED, What.REVOKED)
 
 
@@ -107,8 +107,12 @@ class Stage:
         return list(self.stack.workers.values())[:count]
 
     def send(self, count: int, seconds: float = 0.2, task: str = "", *args: object) -> dict[str, int]:
-        """Send runs that work for so many seconds each, and wait until they are sent."""
-        order = self.order(max(1, round(count * self.scale)), seconds, task, *args)
+        """Send runs that work for so many seconds each, and wait until they are sent.
+
+        Of those that take long, as many in each form: else the time until all go on would tell of the queue.
+        """
+        count = count if seconds >= _LONG else max(1, round(count * self.scale))
+        order = self.order(count, seconds, task, *args)
         return self.stack.producer.do(**order)
 
     @contextmanager
@@ -195,7 +199,7 @@ def play(stack: Stack, fault: Fault, *, scale: float = 1.0, patience: float | No
         time.sleep(_LOOK_SECONDS)
     _settle(stage, accepted)
     facts = stage.facts()
-    final = replace(stack.system.final(accepted), held=held(stack.client, stage.open_runs()))
+    final = replace(stack.system.final(accepted), held=held(stack, accepted))
     report = check(facts, final, stack.history.keys(), doomed=fault.doomed)
     report = replace(report, doubled=[*report.doubled, *stage.doubled])
     refusals = [fact.seconds for fact in facts if fact.what is What.REFUSED]
@@ -206,18 +210,20 @@ def play(stack: Stack, fault: Fault, *, scale: float = 1.0, patience: float | No
     )  # fmt: skip
 
 
-def held(client: Any, runs: set[str]) -> set[str]:
+def held(stack: Stack, runs: set[str]) -> set[str]:
     """Those of `runs` whose message is still in the server: in a queue, delayed, or with somebody."""
-    found: set[str] = set()
+    client, found = stack.client, set()
     readers = {
         b"list": lambda key: client.lrange(key, 0, -1),
         b"hash": client.hvals,
         b"stream": lambda key: [value for _, fields in client.xrange(key) for value in fields.values()],
     }
     for key in client.scan_iter(count=1000) if runs else ():
-        if reader := readers.get(client.type(key)):
-            messages = b"".join(value for value in reader(key) if b'"delivery_tag"' in value)
-            found |= {run for run in runs if run.encode() in messages}
+        reader = readers.get(client.type(key))
+        if reader is None or not key.startswith(stack.system.holding) or key.endswith(b":dead"):
+            continue
+        messages = b"".join(reader(key))
+        found |= {run for run in runs if run.encode() in messages}
     return found
 
 
@@ -227,7 +233,8 @@ def _settle(stage: Stage, accepted: set[str]) -> None:
     deadline = time.monotonic() + _SETTLE_SECONDS
     while time.monotonic() < deadline:
         try:
-            if stage.stack.system.settled(done):
+            left = held(stage.stack, done)
+            if not left and stage.stack.system.settled(done):
                 return
         except redis.RedisError:
             pass  # it is judged all the same

@@ -30,6 +30,7 @@ class System(Protocol):
     app: str  # MODULE:APP
     task: str  # the name of its task that works for a while and has an effect
     beat: bool  # whether it needs a beat for its record
+    holding: tuple[bytes, ...]  # how the keys begin under which it keeps messages
 
     def environment(self, url: str) -> dict[str, str]:
         """What its processes are told; `url` is where they find the broker."""
@@ -69,6 +70,7 @@ class StockCelery:
     task = "mark"
     app = "tests.crash.app_celery:app"
     beat = False
+    holding = (b"work", b"poison", b"unacked")
 
     def __init__(self, url: str, folder: Path, visibility: int = 20) -> None:
         self.label = f"Celery, visibility timeout {visibility} s"
@@ -125,6 +127,7 @@ class ErrandsSystem:
 
     app = "tests.crash.app_errands:app"
     beat = True
+    holding = (b"errands:q:",)
 
     def __init__(self, url: str, folder: Path, pool: str = "asyncio") -> None:
         self.label = f"Errands, {pool}"

@@ -45,6 +45,7 @@ def test_a_kept_promise_has_no_violations() -> None:
         ("lost", [RUN, *life(until=What.EFFECT)], Final(), {"k"}),
         ("lost", [RUN], Final(states={"a": State.FAILED}), set()),
         ("not done in time", [RUN], Final(held={"a"}), set()),
+        ("not acknowledged", GOOD, replace(DONE, held={"a"}), {"k"}),
         ("done twice", [RUN, *life(), *life(at=2, pid=2)], DONE, {"k"}),
         ("given up", [RUN], Final(dead={"a"}), set()),
         ("safe to repeat", GOOD, DONE, set()),

@@ -7,6 +7,7 @@ import ctypes
 import os
 import resource
 import socket
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ VERSION = int(os.environ.get("CRASH_VERSION", "1"))  # of the application: the s
 _history: History | None = None
 _BLOCK = 16 * 2**20
 _ROOM = 256 * 2**20
+_memory = threading.Lock()  # the limit is the whole process's
 
 
 def history() -> History:
@@ -106,6 +108,10 @@ class Attempt:
 
     def _use_up_memory(self) -> None:
         """Ask for more than the process may have. An interpreter that survives that has an error to tell."""
+        with _memory:
+            self._use_up()
+
+    def _use_up(self) -> None:
         before = resource.getrlimit(resource.RLIMIT_AS)
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + _ROOM, before[1]))

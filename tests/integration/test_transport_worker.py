@@ -50,8 +50,8 @@ class Crew:
         self.go = folder / "go"
         self._folder = folder
         self._environment = {
-            "PLAIN_BROKER": broker.url,
-            "PLAIN_PREFIX": broker.keys.prefix,
+            "STREAMS_BROKER": broker.url,
+            "STREAMS_PREFIX": broker.keys.prefix,
             "SAMPLE_EFFECTS": str(self.effects),
         }
         self.workers: list[Worker] = []
@@ -62,7 +62,7 @@ class Crew:
             "-m",
             "celery",
             "-A",
-            "plain_app:app",
+            "streams_app:app",
             "worker",
             "-n",
             f"{name}@test",
@@ -90,7 +90,7 @@ def crew(broker: Broker, tmp_path: Path) -> Iterator[Crew]:
 def test_a_killed_workers_messages_are_done_by_another(app: Celery, broker: Broker, crew: Crew) -> None:
     first = crew.start("-c", "2")
     for n in range(8):
-        app.send_task("plain_app.patient", (str(crew.go), n))
+        app.send_task("patient", (str(crew.go), n))
     until(
         lambda: len(crew.told("begun")) == 2 and broker.depth(QUEUE).held == 8, what="two run, six wait there"
     )
@@ -110,7 +110,7 @@ def test_a_restart_of_the_broker_repeats_nothing(
 ) -> None:
     crew.start("-c", "2")
     for n in range(6):
-        app.send_task("plain_app.patient", (str(crew.go), n))
+        app.send_task("patient", (str(crew.go), n))
     until(lambda: len(crew.told("begun")) == 2 and broker.depth(QUEUE).held == 6)
     broker.client.execute_command("WAITAOF", 1, 0, 5000)
     server.kill()
@@ -126,7 +126,7 @@ def test_a_restart_of_the_broker_repeats_nothing(
 def test_a_worker_that_is_told_to_stop_gives_back(app: Celery, broker: Broker, crew: Crew) -> None:
     worker = crew.start("-c", "1")
     for n in range(4):
-        app.send_task("plain_app.patient", (str(crew.go), n))
+        app.send_task("patient", (str(crew.go), n))
     until(lambda: len(crew.told("begun")) == 1 and broker.depth(QUEUE).held == 4)
     worker.process.send_signal(signal.SIGTERM)
     crew.go.touch()
@@ -139,7 +139,7 @@ def test_a_worker_that_is_told_to_stop_gives_back(app: Celery, broker: Broker, c
 
 def test_what_is_acknowledged_early_does_not_run_again(app: Celery, broker: Broker, crew: Crew) -> None:
     worker = crew.start("-c", "1")
-    app.send_task("plain_app.early", (str(crew.go), 1))
+    app.send_task("early", (str(crew.go), 1))
     until(lambda: crew.told("begun") == ["1"])
     until(lambda: broker.depth(QUEUE).held == 0, 5, "it is acknowledged though it runs")
     worker.kill()
@@ -149,10 +149,10 @@ def test_what_is_acknowledged_early_does_not_run_again(app: Celery, broker: Brok
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
 def test_results_control_and_delays_work_in_each_pool(app: Celery, crew: Crew, pool: str) -> None:
     crew.start("-P", pool, "-c", "2")
-    results = [app.send_task("plain_app.add", (n, 1)) for n in range(50)]
+    results = [app.send_task("add", (n, 1)) for n in range(50)]
     assert [result.get(timeout=20) for result in results] == list(range(1, 51))
     due = time.time() + 1
-    assert app.send_task("plain_app.add", (1, 1), countdown=1).get(timeout=20) == 2
+    assert app.send_task("add", (1, 1), countdown=1).get(timeout=20) == 2
     assert time.time() >= due
     (name,) = app.control.ping(timeout=5)[0]
     assert name.startswith("plain0@")

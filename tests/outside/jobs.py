@@ -63,6 +63,7 @@ class Job:
     flaky: list[str] = field(default_factory=list)
     seconds: float = 0.0
     ended_with: int | None = None
+    runs: int = 0
 
     @property
     def name(self) -> str:
@@ -89,8 +90,8 @@ class Job:
 
     def run(self, tests: tuple[str, ...] = ()) -> dict[str, Outcome]:
         """Run all of the job, or these tests alone, on an empty server, and return what came of them."""
-        report = self.folder / "report.jsonl"
-        report.unlink(missing_ok=True)
+        self.runs += 1
+        report = self.folder / f"report-{self.runs}.jsonl"
         begun = time.monotonic()
         with server(self.folder / "valkey") as port:
             with self.log.open("ab") as log:

@@ -37,6 +37,8 @@ def _run(job: Job, counts: Callable[[Job, str, Outcome], bool]) -> None:
             print(f"  {job.name}: {len(failing)} tests fail; too many to run each again alone", flush=True)
             break
         for test in failing:
+            why = [line for line in job.outcomes[test].error.splitlines() if line.startswith("E ")]
+            print(f"  {job.name}: {job.outcomes[test].what}: {test}: {' '.join(why[:2])[:300]}", flush=True)
             outcome = _asked(job.run((test,)), (test,)).get(test, job.outcomes[test])
             print(f"  {job.name}: again, alone ({attempt} of {RERUNS}): {outcome.what}: {test}", flush=True)
             if not counts(job, test, outcome):

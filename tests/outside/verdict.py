@@ -13,11 +13,15 @@ _BADNESS = {PASSED: 0, "xpassed": 1, "xfailed": 1, "skipped": 1, "failed": 2, "n
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """A difference that is meant: in which arrangements, which tests, and why."""
+    """A difference that is meant: in which arrangements, which tests, and why.
+
+    `sometimes`: the tests race with us, so that passing makes no entry stale.
+    """
 
     reason: str
     arrangements: tuple[str, ...]
     tests: tuple[str, ...]
+    sometimes: bool = False
 
 
 @dataclass(slots=True)
@@ -42,7 +46,12 @@ def read_allowed(text: str, arrangements: Iterable[str]) -> list[Allowed]:
     entries = []
     for number, entry in enumerate(tomllib.loads(text).get("difference", []), 1):
         reason = " ".join(entry.get("reason", "").split())
-        found = Allowed(reason, tuple(entry.get("arrangements", ())), tuple(entry.get("tests", ())))
+        found = Allowed(
+            reason,
+            tuple(entry.get("arrangements", ())),
+            tuple(entry.get("tests", ())),
+            bool(entry.get("sometimes", False)),
+        )
         if not (reason and found.arrangements and found.tests):
             raise ValueError(f"allowed.toml: difference {number} needs a reason, arrangements and tests.")
         if unknown := set(found.arrangements) - known:
@@ -68,12 +77,12 @@ def judge(
     `ours` and `stock` hold the chosen part alone. An allowed difference that is none is stale: it passes,
     or it does not pass on stock either.
     """
-    excused = {test for entry in allowed if arrangement in entry.arrangements for test in entry.tests}
+    excused = {test: entry for entry in allowed if arrangement in entry.arrangements for test in entry.tests}
     verdict = Verdict()
     for test, outcome in ours.items():
         if differs(outcome, stock.get(test)):
             (verdict.allowed if test in excused else verdict.different).append(test)
-        elif test in excused:
+        elif test in excused and not excused[test].sometimes:
             verdict.stale.append(test)
         else:
             (verdict.passed if outcome == PASSED else verdict.as_stock).append(test)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 from celery import Task, _state
 from celery.app import trace
@@ -115,3 +116,122 @@ def test_what_was_configured_later_lies_on_top() -> None:
     assert app.conf.changes != before
     app.conf.update(task_compression=None)
     assert app.conf.changes["task_compression"] is None
+
+
+def _message(**headers: object) -> Any:
+    from kombu import Message
+
+    return Message(
+        body='[[1, 2], {"a": 3}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]',
+        content_type="application/json",
+        content_encoding="utf-8",
+        headers={"task": "t", "id": "1", "root_id": "1", "argsrepr": "(1, 2)", "kwargsrepr": "{}", **headers},
+        properties={"reply_to": "r", "correlation_id": "1", "priority": 3},
+        delivery_info={"exchange": "", "routing_key": "q", "redelivered": True},
+    )
+
+
+def test_a_lean_request_is_celerys_request() -> None:
+    """errands.worker.request: it sets what Celery's `__init__` sets, under the same names."""
+    from celery.app.task import Context
+
+    from errands import Errands
+    from errands.worker.request import Request as Ours
+
+    app = Errands("lean", set_as_current=False)
+
+    @app.task(name="t")
+    def task(x: int, y: int, a: int) -> None: ...
+
+    app.finalize()
+    for headers in ({}, {"timelimit": [9, 8], "ignore_result": True, "shadow": "s", "errands": {"hop": 2}}):
+        message = _message(**headers)
+        ack, reject = object(), object()
+        celerys = Request(
+            message, on_ack=ack, on_reject=reject, hostname="h", app=app, connection_errors=(OSError,),
+            task=app.tasks["t"],
+        )  # fmt: skip
+        ours = Ours.lean(
+            message, message.headers, message.payload, task=app.tasks["t"], hostname="h", eventer=None,
+            connection_errors=(OSError,), on_ack=ack, on_reject=reject,
+        )  # fmt: skip
+        names = {name for name in Request.__slots__ if name not in ("__weakref__", "__dict__", "__payload")}
+        names = {*names, "_Request__payload", *vars(celerys)}
+        unset = object()
+        # Found out by us, and by the tracer's Context in Celery's own way: those that the sender added.
+        added = ours._request_dict.pop("headers")
+        assert added == Context(celerys._request_dict).headers
+        different = [name for name in names if getattr(ours, name, unset) != getattr(celerys, name, unset)]
+        assert different == []
+        assert ours.info() == celerys.info()
+        assert ours._payload == celerys._payload
+
+
+def test_the_tracer_takes_decoded_arguments_when_no_content_type_is_told() -> None:
+    """errands.worker.request"""
+    for function in (trace.fast_trace_task, trace.trace_task_ret):
+        assert "args, kwargs, embed = body" in inspect.getsource(function)
+
+
+def test_a_pool_is_called_as_ours_expects() -> None:
+    """errands.worker.pool.task_pool"""
+    from celery.concurrency.base import BasePool
+    from celery.worker.components import Pool
+
+    source = inspect.getsource(Pool.create)
+    for word in ("semaphore=semaphore", "initargs=(w.app, w.hostname)", "soft_timeout=w.soft_time_limit"):
+        assert word in source
+    assert "w.pool_cls.uses_semaphore" in source
+    assert "self.on_apply(target, args, kwargs," in inspect.getsource(BasePool.apply_async)
+    assert "self._apply_result()" in inspect.getsource(Request.terminate)
+    assert "pool.terminate_job(self.worker_pid, signal)" in inspect.getsource(Request.cancel)
+
+
+def test_a_hub_can_be_told_something_from_another_thread() -> None:
+    """errands.worker.pool, errands.worker.stopping: `call_soon` wakes the hub."""
+    from kombu.asynchronous.hub import Hub
+
+    assert "waker.wake()" in inspect.getsource(Hub.call_soon)
+
+
+def test_a_message_of_a_closed_channel_raises_an_attribute_error() -> None:
+    """errands.worker.consumer.Settle: kombu looks for the host's name of a connection that is gone."""
+    from kombu.transport import redis as stock
+
+    source = inspect.getsource(stock.Channel._connparams)
+    assert "conninfo = self.connection.client" in source
+    assert "conninfo.hostname" in source
+    assert "self.closed = True" in inspect.getsource(stock.virtual.Channel.close)
+
+
+def test_stopping_finds_what_has_not_begun() -> None:
+    """errands.worker.stopping"""
+    from celery.worker import state
+    from kombu.asynchronous.semaphore import LaxBoundedSemaphore
+    from kombu.utils.limits import TokenBucket
+
+    assert Request._eta_timer_entry is None
+    assert Request.time_start is None
+    assert callable(LaxBoundedSemaphore.clear)
+    assert callable(TokenBucket.clear_pending)
+    assert {"reserved_requests", "scheduled_requests", "active_requests"} <= set(vars(state))
+    assert "bucket.add((request, tokens))" in inspect.getsource(Consumer._limit_task)
+    assert callable(Consumer.cancel_active_requests)
+
+
+def test_waiting_to_connect_looks_whether_the_worker_is_to_stop() -> None:
+    """errands.worker.consumer.Consumer.ensure_connected"""
+    from kombu import Connection
+
+    wanted = {"errback", "max_retries", "interval_start", "interval_step", "interval_max", "callback"}
+    assert wanted <= set(inspect.signature(Connection._ensure_connection).parameters)
+
+
+def test_a_redis_connection_makes_its_socket_in_one_place() -> None:
+    """errands.broker.green"""
+    import redis
+    from redis.connection import AbstractConnection
+
+    for kind in (redis.Connection, redis.SSLConnection, redis.UnixDomainSocketConnection):
+        assert "_connect" in vars(kind)
+    assert "self._connect()" in inspect.getsource(AbstractConnection.connect_check_health)

@@ -1,4 +1,4 @@
-"""What the transport relies on inside of kombu. One fails when kombu has changed: see the module that it names."""
+"""What the transport relies on inside of kombu. One fails when kombu has changed: see the module it names."""
 
 from __future__ import annotations
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 from celery.worker import state as worker_state
+from kombu.exceptions import ContentDisallowed, DecodeError
 
 from errands.broker.keys import Keys
 from errands.broker.streams import layout
 from errands.broker.streams.dead_letters import recorder
 from errands.broker.streams.holdings import grouped
-from errands.broker.streams.message import NotAMessage, due_ms, unpack
+from errands.broker.streams.message import Message, NotAMessage, due_ms, unpack
 from errands.broker.streams.options import Options
 from errands.broker.streams.qos import QoS
 from errands.core.events import Event, Kind
@@ -79,6 +80,29 @@ def test_what_a_stock_worker_gave_back_is_still_told() -> None:
 def test_kombus_own_types_in_headers_are_read() -> None:
     marked = {"at": {"__type__": "datetime", "__value__": "2024-05-01T10:00:00+00:00"}}
     assert unpack(entry(headers=marked), "s|1-0")["headers"]["at"] == datetime(2024, 5, 1, 10, tzinfo=UTC)
+
+
+def message_of(body: str, **more: Any) -> Message:
+    """A message with this body, as a channel makes it."""
+    channel = SimpleNamespace(decode_body=lambda text, encoding: text)
+    payload = {
+        "body": body, "content-type": "application/json", "content-encoding": "utf-8", "headers": {},
+        "properties": {"delivery_tag": "s|1-0", "delivery_info": {}}, **more,
+    }  # fmt: skip
+    return Message(payload, channel=channel)
+
+
+def test_a_body_is_decoded_as_kombu_does() -> None:
+    assert message_of('[["é"], {}, {}]').payload == [["é"], {}, {}]
+    assert message_of("[NaN]").payload[0] != message_of("[NaN]").payload[0]
+    marked = '[{"__type__": "datetime", "__value__": "2024-05-01T10:00:00+00:00"}]'
+    assert message_of(marked).payload == [datetime(2024, 5, 1, 10, tzinfo=UTC)]
+    with pytest.raises(DecodeError):
+        message_of("[").decode()
+    refusing = message_of("[]")
+    refusing.accept = {"application/x-yaml"}
+    with pytest.raises(ContentDisallowed):
+        refusing.decode()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as stock
 
+from errands.broker.green import green
 from errands.broker.streams.channel import Channel
 
 __all__ = ["Channel", "SentinelChannel", "SentinelTransport", "TLSTransport", "Transport", "celery_broker"]
@@ -82,6 +83,9 @@ _SentinelChannel: Any = stock.SentinelChannel
 
 class SentinelChannel(Channel, _SentinelChannel):
     """A channel that asks sentinels for the server."""
+
+    connection_class = green(_SentinelChannel.connection_class)
+    connection_class_ssl = green(_SentinelChannel.connection_class_ssl)
 
 
 class SentinelTransport(Transport):

@@ -7,10 +7,11 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import warnings
 from typing import Any
 
 import uuid_utils
-from celery.exceptions import InvalidTaskError
+from celery.exceptions import CPendingDeprecationWarning, InvalidTaskError
 from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.state import maybe_shutdown
 from kombu.exceptions import ContentDisallowed, DecodeError
@@ -106,6 +107,12 @@ class Consumer(CeleryConsumer):
         self.first_connection_attempt = False
         self.broker_connection_retry_attempt = 0
         return conn
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Celery lets go of the lost connection; its advice on a setting that is set is left out."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CPendingDeprecationWarning)
+            super().on_connection_error_after_connected(exc)
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         name = (message.headers or {}).get("task")

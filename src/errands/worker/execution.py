@@ -21,7 +21,7 @@ from errands.core.outcome import Again, Done, Outcome, Over, decide
 from errands.core.secrets import scrub
 from errands.worker.host import Host
 from errands.worker.loop import process_loop
-from errands.worker.pool.job import limited
+from errands.worker.pool.job import isolate, limited
 from errands.worker.run import Run
 from errands.worker.settling import Attempt, WorkerDied, settle
 
@@ -51,8 +51,8 @@ def attempt(task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     request = task.request
     snoozes = 0
     while True:
-        present = request.errands = Attempt(admit(task), clock.timestamp())
-        present.outcome = outcome = try_once(task, present.run, args, kwargs)
+        present = request.errands = Attempt(admit(task, request), clock.timestamp())
+        present.outcome = outcome = try_once(task, request, present.run, args, kwargs)
         match outcome:
             case Done(value):
                 return value
@@ -75,10 +75,9 @@ def attempt(task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
                 raise send_again(task, error, wait, counted=counted)
 
 
-def admit(task: Any) -> Run:
+def admit(task: Any, request: Any) -> Run:
     """Say that the run starts; learn whether it may, and which attempt it is."""
     host: Host = task.app
-    request = task.request
     envelope = envelope_of(request)
     hop = int(envelope.get("hop", 0))
     delivery = request.delivery_info or {}
@@ -100,8 +99,8 @@ def admit(task: Any) -> Run:
     )  # fmt: skip
     redelivered, copy = bool(delivery.get("redelivered")), bool(envelope.get("copy"))
     try:
-        verdict, number, _ = host.live.record(
-            event, hop=hop, redelivered=redelivered, copy=copy, time_limit=_hard_limit(task)
+        verdict, number, deliveries = host.live.record(
+            event, hop=hop, redelivered=redelivered, copy=copy, time_limit=_hard_limit(task, request)
         )
     except redis.RedisError as exc:
         # Nobody could say whether the run may start: its message goes back, and the attempt does not count.
@@ -123,10 +122,13 @@ def admit(task: Any) -> Run:
         )
         request.errands.outcome = Over(error, discarded=False)
         raise error
+    if 1 < deliveries >= host.settings.max_deliveries:
+        # Its last chance: it may be what took the others down, and must not take its neighbours along.
+        isolate()
     return run
 
 
-def try_once(task: Any, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
+def try_once(task: Any, request: Any, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
     """Call the task's function with its arguments and resources; say what came of it."""
     host: Host = task.app
     secrets: list[str] = []
@@ -140,7 +142,7 @@ def try_once(task: Any, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any])
         raise
     except Exception as error:  # noqa: BLE001 — what it means is decided in one place
         _scrub(error, secrets)
-        return decide(error, task.rules.policy, task.request.retries + 1)
+        return decide(error, task.rules.policy, request.retries + 1)
 
 
 def _call(task: Any, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -198,9 +200,9 @@ def look_again(task: Any) -> None:
         raise Reject(exc, requeue=True) from exc
 
 
-def _hard_limit(task: Any) -> float:
+def _hard_limit(task: Any, request: Any) -> float:
     """Seconds after which an attempt at `task` has been ended by force."""
-    own = (task.request.timelimit or (None, None))[0]
+    own = (request.timelimit or (None, None))[0]
     return float(own or task.time_limit or task.app.settings.time_limit) + _LOOK_AGAIN
 
 

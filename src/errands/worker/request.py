@@ -8,6 +8,7 @@ from weakref import ref
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from billiard.exceptions import WorkerLostError
+from celery.app.task import Context
 from celery.app.trace import fast_trace_task, trace_task_ret
 from celery.exceptions import TaskRevokedError
 from celery.worker import state
@@ -18,6 +19,9 @@ from errands.core.events import Event, Kind
 from errands.worker.settling import tell_lost, unsaved
 
 logger = logging.getLogger("errands.worker")
+
+# Headers that Celery does not count among those that the sender added.
+_CELERYS = frozenset({*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"})
 
 
 class Request(CeleryRequest):
@@ -75,6 +79,8 @@ class Request(CeleryRequest):
         request["correlation_id"] = properties.get("correlation_id")
         request["hostname"] = hostname
         request["delivery_info"] = self._delivery_info
+        # The tracer would look for these by taking off every header that is none of them.
+        request["headers"] = {name: headers[name] for name in headers if name not in _CELERYS} or None
         request["args"], request["kwargs"], _ = payload
         self._args, self._kwargs = request["args"], request["kwargs"]
         return self

@@ -63,7 +63,8 @@ def settle(task: Any, status: str = "", value: Any = None, run_id: str = "") -> 
     TimeLimitExceeded.
     """
     host: Host = task.app
-    present = getattr(task.request, "errands", None)
+    request = task.request
+    present = getattr(request, "errands", None)
     if not isinstance(present, Attempt):  # nothing, or what the message's header says
         if isinstance(value, TimeLimitExceeded):
             tell_lost(host, task.name, run_id, value)
@@ -71,7 +72,7 @@ def settle(task: Any, status: str = "", value: Any = None, run_id: str = "") -> 
     if present.settled:
         return
     present.settled = True
-    event = _ending(task, present, status, value)
+    event = _ending(task, request, present, status, value)
     try:
         reply = host.live.record(
             event, hop=present.run.hop, attempt=present.run.attempt, result=present.result
@@ -83,7 +84,7 @@ def settle(task: Any, status: str = "", value: Any = None, run_id: str = "") -> 
             )  # fmt: skip
             return
         if isinstance(present.outcome, Over) and isinstance(present.outcome.error, _DEAD_LETTERS):
-            host.live.record(_dead_letter(task, event))
+            host.live.record(_dead_letter(task, request, event))
     except Exception:
         logger.exception("%s[%s]: its end could not be recorded", task.name, event.run_id)
         _keep_the_message(event.run_id)
@@ -104,16 +105,16 @@ def tell_lost(host: Host, task: str, run_id: str, error: BaseException) -> None:
     host.live.record(event)
 
 
-def _ending(task: Any, present: Attempt, status: str, value: Any) -> Event:
+def _ending(task: Any, request: Any, present: Attempt, status: str, value: Any) -> Event:
     run = present.run
     now = clock.timestamp()
     facts: dict[str, Any] = {
         "run_id": run.id, "at": now, "task": task.name, "attempt": run.attempt,
-        "duration": now - present.started, "progress": run.last_progress, "worker": task.request.hostname,
+        "duration": now - present.started, "progress": run.last_progress, "worker": request.hostname,
     }  # fmt: skip
     match present.outcome:
         case Done(result) if status != "FAILURE":
-            kept = None if task.request.ignore_result else bounded(result, task.app.settings.result_max)
+            kept = None if request.ignore_result else bounded(result, task.app.settings.result_max)
             return Event(kind=Kind.SUCCEEDED, result=kept, **facts)
         case Done():  # the result could not be stored
             return Event(kind=Kind.FAILED, error=_describe(value), **facts)
@@ -128,8 +129,8 @@ def _ending(task: Any, present: Attempt, status: str, value: Any) -> Event:
             return Event(
                 kind=Kind.DISCARDED if discarded else Kind.FAILED,
                 error=_describe(error),
-                args=list(task.request.args or ()),
-                kwargs=dict(task.request.kwargs or {}),
+                args=list(request.args or ()),
+                kwargs=dict(request.kwargs or {}),
                 **facts,
             )
         case None:  # ended by Celery's own means, such as self.retry()
@@ -145,8 +146,7 @@ def _retried(value: Any, now: float, facts: dict[str, Any]) -> Event:
     return Event(kind=Kind.RETRYING, eta=eta, error=_describe(getattr(value, "exc", None) or value), **facts)
 
 
-def _dead_letter(task: Any, ending: Event) -> Event:
-    request = task.request
+def _dead_letter(task: Any, request: Any, ending: Event) -> Event:
     message = {"task": task.name, "args": list(request.args or ()), "kwargs": dict(request.kwargs or {})}
     note = (ending.error or {}).get("message", "")
     queue = (request.delivery_info or {}).get("routing_key")

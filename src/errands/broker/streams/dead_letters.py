@@ -104,7 +104,7 @@ def recorder(live: Callable[[], Live]) -> Callable[[str, bytes, str], None]:
             live().record(Event(kind=Kind.FAILED, error=error, **facts))
         logger.error("dead letter: %s", reason)
 
-    # `inspect stats` and Flower tell the transport's options as JSON; kombu asks a value for itself in this way.
+    # `inspect stats` and Flower tell the transport's options as JSON; kombu asks a value for its own.
     record.__json__ = lambda: "recorded as an event"  # type: ignore[attr-defined]
     return record
 

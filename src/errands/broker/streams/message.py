@@ -15,7 +15,6 @@ _decode = msgspec.json.decode
 
 # kombu's JSON writes what JSON does not know as an object of this key.
 _MARKED = b'"__type__"'
-_MARKED_TEXT = _MARKED.decode()
 _JSON = "application/json"
 _COUNT = "x-delivery-count"
 # An earlier time in the header than this is a matter of clocks that differ, not of waiting.
@@ -40,14 +39,14 @@ class Message(_Message):
             raise NotAMessage(f"{type(exc).__name__}: {exc}") from exc
 
     def _decode(self) -> Any:
-        """The payload. Plain JSON, as nearly all of it is, takes a twentieth of the time of kombu's decoder."""
+        """The payload. Plain JSON, as nearly all of it is, takes a twentieth of kombu's time."""
         body = self.body
         plain = self.content_type == _JSON and (self.accept is None or _JSON in self.accept)
-        if plain and type(body) is str and _MARKED_TEXT not in body:
+        if plain and type(body) is bytes and _MARKED not in body:
             try:
                 return _decode(body)
-            except msgspec.MsgspecError:
-                pass  # kombu says what is wrong with it
+            except (msgspec.MsgspecError, UnicodeError):
+                pass  # another encoding, or kombu says what is wrong with it
         return super()._decode()
 
 

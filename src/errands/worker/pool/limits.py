@@ -21,22 +21,24 @@ class Deadlines:
     def watch(self, job: Job) -> None:
         """From any thread: the job's deadlines are set."""
         self._jobs.add(job)
-        if min(job.soft_at, job.hard_at) < self._next:
-            self._loop.call_soon_threadsafe(self._arrange)
+        nearest = min(job.soft_at, job.hard_at)
+        if nearest < self._next:
+            # Nobody looks for a nearer one until then: jobs that end in time cost no timer of their own.
+            self._next = nearest
+            self._loop.call_soon_threadsafe(self._set_timer)
 
     def forget(self, job: Job) -> None:
         """From any thread: the job has ended."""
         self._jobs.discard(job)
 
-    def _arrange(self) -> None:
-        nearest = min((min(job.soft_at, job.hard_at) for job in list(self._jobs)), default=NEVER)
+    def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._next = nearest
-        self._timer = None if nearest == NEVER else self._loop.call_at(nearest, self._tick)
+        self._timer = None if self._next == NEVER else self._loop.call_at(self._next, self._tick)
 
     def _tick(self) -> None:
         now = self._loop.time()
+        self._next = NEVER  # before the look: what is watched meanwhile sets a timer of its own
         for job in list(self._jobs):
             if job.hard_at <= now:
                 job.soft_at = job.hard_at = NEVER
@@ -44,4 +46,6 @@ class Deadlines:
             elif job.soft_at <= now:
                 job.soft_at = NEVER
                 self._due(job, True)
-        self._arrange()
+        left = min((min(job.soft_at, job.hard_at) for job in list(self._jobs)), default=NEVER)
+        self._next = min(self._next, left)
+        self._set_timer()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context, copy_context
@@ -51,7 +52,8 @@ class Runner:
         self._woken = False
         self._running: set[Job] = set()
         self._watchdog = Watchdog(loop, self.names)
-        loop.call_soon_threadsafe(prepare)
+        self._ident = 0
+        loop.call_soon_threadsafe(self._prepare, prepare)
         self._watchdog.start()
 
     def names(self) -> list[str]:
@@ -67,7 +69,7 @@ class Runner:
         self._inbox.append(job)
         if not self._woken:
             self._woken = True
-            self.loop.call_soon_threadsafe(self._start_all)
+            self._pool.at_end_of_turn(self._wake)
 
     def kill(self, job: Job) -> None:
         """From the hub: end `job`."""
@@ -76,6 +78,11 @@ class Runner:
         else:
             job.kill()
             self.loop.call_soon_threadsafe(self._press_later, job)
+
+    def later(self, seconds: float, function: Callable[..., Any], *args: Any) -> None:
+        """From the hub: have `function` called there after `seconds`."""
+        post = self._pool.post
+        self.loop.call_soon_threadsafe(self.loop.call_later, seconds, post, function, *args)
 
     def wrap(self, future: concurrent.futures.Future[bool]) -> asyncio.Future[bool]:
         """A future of threads as one of this loop."""
@@ -86,7 +93,19 @@ class Runner:
         self._watchdog.stop()
         self.threads.stop()
 
+    @property
+    def here(self) -> bool:
+        """Whether the calling code runs on the loop."""
+        return threading.get_ident() == self._ident
+
+    def _wake(self) -> None:
+        self.loop.call_soon_threadsafe(self._start_all)
+
     # -- on the loop
+
+    def _prepare(self, prepare: Callable[[], object]) -> None:
+        self._ident = threading.get_ident()
+        prepare()
 
     def _start_all(self) -> None:
         self._woken = False

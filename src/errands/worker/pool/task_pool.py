@@ -8,7 +8,6 @@ through one deque and wakes the hub once, however much it is (`post`). The way t
 
 from __future__ import annotations
 
-import concurrent.futures
 import itertools
 import logging
 import os
@@ -25,6 +24,7 @@ from celery.utils.nodenames import gethostname
 
 from errands.core import green
 from errands.worker.loop import process_loop
+from errands.worker.pool.alone import Alone, Granted
 from errands.worker.pool.job import Job
 from errands.worker.pool.runner import Runner
 
@@ -42,10 +42,8 @@ class TaskPool(BasePool):
     signal_safe = False
     uses_semaphore = True
     body_can_be_buffer = True
-    # Bodies need not be decoded twice: see `errands.worker.request`.
-    takes_decoded = True
-    # What has not begun can be taken back: see `flush`.
-    forgets = True
+    takes_decoded = True  # bodies need not be decoded twice: see `errands.worker.request`
+    forgets = True  # what has not begun can be taken back: see `flush`
 
     def __init__(
         self, limit: int | None = None, *args: Any, semaphore: Any = None, initargs: Any = (), **kwargs: Any
@@ -58,8 +56,7 @@ class TaskPool(BasePool):
         self._jobs: dict[int, Job] = {}  # those that have begun
         self._waiting: deque[Job] = deque()
         self._slots = 0  # in use
-        self._alone: deque[tuple[Job, concurrent.futures.Future[bool]]] = deque()
-        self._isolated: Job | None = None
+        self._alone = Alone()
         self._posted: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
         self._woken = False
         self._hub: Any = None
@@ -161,7 +158,7 @@ class TaskPool(BasePool):
         return self._runner
 
     def _has_room(self, job: Job) -> bool:
-        if self._slots >= self.limit or self._alone or self._isolated is not None:
+        if self._slots >= self.limit or self._alone.wanted:
             return False
         return job.green or self.runner.threads.free
 
@@ -178,7 +175,7 @@ class TaskPool(BasePool):
     def _begin_waiting(self) -> None:
         """Begin what there is room for, in order; plain jobs that find no thread let others pass."""
         passed: list[Job] = []
-        while self._waiting and self._slots < self.limit and not self._alone and self._isolated is None:
+        while self._waiting and self._slots < self.limit and not self._alone.wanted:
             job = self._waiting.popleft()
             if self._has_room(job):
                 self._begin(job)
@@ -196,9 +193,8 @@ class TaskPool(BasePool):
                 tell(outcome)
         finally:
             self.free(job)
-            if self._isolated is job:
-                self._isolated = None
-            self._let_one_alone()
+            self._alone.ended(job)
+            self._alone.let(self._slots)
             self._begin_waiting()
 
     def free(self, job: Job) -> None:
@@ -213,29 +209,19 @@ class TaskPool(BasePool):
 
     def isolate(self, job: Job, patience: float) -> bool:
         """See `errands.worker.pool.job.isolate`, which calls this from within the job."""
-        alone: concurrent.futures.Future[bool] = concurrent.futures.Future()
-        self.post(self._want_alone, job, alone, patience)
-        granted = green.wait(self.runner.wrap(alone)) if green.in_green() else alone.result()
-        job.count_limits()
-        return granted
+        granted: Granted = Granted()
+        self.post(self._want_alone, job, granted, patience)
+        alone = green.wait(self.runner.wrap(granted)) if green.in_green() else granted.result()
+        job.count_limits()  # its waiting is not held against it
+        return alone
 
-    def _want_alone(self, job: Job, alone: concurrent.futures.Future[bool], patience: float) -> None:
-        self._alone.append((job, alone))
-        self.runner.loop.call_soon_threadsafe(
-            lambda: self.runner.loop.call_later(patience, self.post, self._give_up_alone, job, alone)
-        )
-        self._let_one_alone()
+    def _want_alone(self, job: Job, granted: Granted, patience: float) -> None:
+        self._alone.ask(job, granted)
+        self.runner.later(patience, self._give_up_alone, job, granted)
+        self._alone.let(self._slots)
 
-    def _let_one_alone(self) -> None:
-        if self._isolated is None and self._alone and self._slots == len(self._alone):
-            self._isolated, alone = self._alone.popleft()
-            alone.set_result(True)
-
-    def _give_up_alone(self, job: Job, alone: concurrent.futures.Future[bool]) -> None:
-        if alone.done():
-            return
-        self._alone = deque(waits for waits in self._alone if waits[0] is not job)
-        alone.set_result(False)
+    def _give_up_alone(self, job: Job, granted: Granted) -> None:
+        self._alone.give_up(job, granted)
         self._begin_waiting()
 
     # -- from the loop and the threads to the hub
@@ -243,9 +229,22 @@ class TaskPool(BasePool):
     def post(self, function: Callable[..., Any], *args: Any) -> None:
         """From any thread: call `function` where Celery's own code runs."""
         self._posted.append((function, args))
-        if not self._woken:
-            self._woken = True
+        if self._woken:
+            return
+        self._woken = True
+        if self._runner is not None and self._runner.here:
+            # At the end of this turn of the loop, with what else ends in it: waking the hub for each job
+            # would cost more than the job.
+            self._runner.loop.call_soon(self._wake)
+        else:
             self._wake()
+
+    def at_end_of_turn(self, function: Callable[[], object]) -> None:
+        """From the hub: call `function` when the hub has done what it is at, once for all that it starts."""
+        if self._hub is None or self._stopped:
+            function()
+        else:
+            self._hub.call_soon(function)
 
     def _wake(self) -> None:
         self._news.set()
@@ -297,4 +296,4 @@ class TaskPool(BasePool):
             "waiting": len(self._waiting),
             "threads": {"busy": threads.busy, "most": threads.most} if threads else {},
             "timeouts": (self.options.get("soft_timeout") or 0, self.options.get("timeout") or 0),
-        }
+        }  # fmt: skip
