@@ -38,7 +38,8 @@ def test_an_unknown_run_is_unknown(log: RunLog) -> None:
 
 
 def test_a_life(log: RunLog) -> None:
-    assert log.record(event(Kind.QUEUED, task="t", queue="q", owner="7", args=[1], kwargs={}))[:2] == ("ok", 0)
+    told = event(Kind.QUEUED, task="t", queue="q", owner="7", args=[1], kwargs={})
+    assert log.record(told)[:2] == ("ok", 0)
     queued = log.get("r")
     assert queued is not None
     assert (queued.state, queued.attempt, queued.facts["owner"], queued.facts["queued_at"]) == (

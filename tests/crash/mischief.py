@@ -24,12 +24,15 @@ def kill_worker(stage: Stage, chance: random.Random) -> None:
 
 
 def kill_child(stage: Stage, chance: random.Random) -> None:
-    """KILL a child of a worker, if it has one."""
-    children = _one(stage, chance).children()
-    if children:
-        child = chance.choice(sorted(children))
-        stage.history.write(What.KILLED, pid=child, note="a child")
-        os.kill(child, signal.SIGKILL)
+    """KILL a child of a worker; where it has none, the worker."""
+    worker = _one(stage, chance)
+    children = sorted(worker.children())
+    if not children:
+        worker.kill(stage.history)
+        return
+    child = chance.choice(children)
+    stage.history.write(What.KILLED, pid=child, note="a child")
+    os.kill(child, signal.SIGKILL)
 
 
 def terminate(stage: Stage, chance: random.Random) -> None:

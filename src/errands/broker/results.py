@@ -35,8 +35,9 @@ class Backend(RedisBackend):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        made: dict[str, Any] = vars(self)["connparams"]
         # What Celery's own code reads and writes in a task on a worker's loop must not hold it up.
-        self.connparams = greened(self.connparams)
+        self.connparams = greened(made)
 
     def store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any

@@ -8,7 +8,8 @@ import threading
 from typing import Any
 
 import psutil
-from celery import bootsteps
+import redis
+from celery import bootsteps, signals
 from celery.worker import state as worker_state
 
 from errands.broker import leases, workers
@@ -27,6 +28,7 @@ class Heartbeat(bootsteps.StartStopStep):
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
         self._stop = threading.Event()
+        self._signed_off = False
         self._thread: threading.Thread | None = None
 
     def start(self, parent: Any) -> None:
@@ -35,22 +37,33 @@ class Heartbeat(bootsteps.StartStopStep):
         self._process = psutil.Process()
         self._failing = False
         self._report(parent)  # before the first message is taken
+        signals.worker_shutdown.connect(self._let_go, sender=parent, weak=False)
         self._thread = threading.Thread(
             target=self._beat, args=(parent,), name="errands-heartbeat", daemon=True
         )
         self._thread.start()
 
     def stop(self, parent: Any) -> None:
-        """Sign off, so that the worker is not taken for one that died."""
-        self._stop.set()
+        """Sign off, so that the worker is not taken for one that died.
+
+        Its lease is held on to: what still ends in the pool is nobody else's.
+        """
+        self._signed_off = True
         app = parent.app
         try:
-            leases.release(app.valkey, app.keys)
             workers.forget(app.valkey, app.keys, parent.hostname)
         except Exception:  # the server may be gone first; the lease runs out by itself
             logger.warning("could not sign off %s", parent.hostname, exc_info=True)
 
     terminate = stop
+
+    def _let_go(self, sender: Any, **_: Any) -> None:
+        """The worker has ended: whatever it left unfinished may start elsewhere at once."""
+        self._stop.set()
+        try:
+            leases.release(sender.app.valkey, sender.app.keys)
+        except redis.RedisError as exc:
+            logger.warning("could not let go of the lease; it runs out by itself: %s", exc)
 
     def _beat(self, worker: Any) -> None:
         while not self._stop.wait(INTERVAL):
@@ -60,7 +73,8 @@ class Heartbeat(bootsteps.StartStopStep):
         app = worker.app
         try:
             leases.renew(app.valkey, app.keys)
-            workers.report(app.valkey, app.keys, worker.hostname, self._facts(worker, self._process))
+            if not self._signed_off:
+                workers.report(app.valkey, app.keys, worker.hostname, self._facts(worker, self._process))
             if self._failing:
                 logger.info("heartbeats are heard again")
             self._failing = False
