@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 import celery
 import celery.exceptions
 import redis
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
 
 from errands import logs, starting
 from errands.broker.client import Clients
@@ -25,7 +23,7 @@ from errands.core.task import Queue, Rules
 from errands.defaults import celery_configuration
 from errands.sending import Sending
 from errands.settings import Settings
-from errands.store.engine import Database
+from errands.store.sessions import ASYNC_SESSION, SESSION
 from errands.task import Task, session_parameter
 from errands.worker import signals
 from errands.worker.heartbeat import Heartbeat
@@ -33,6 +31,9 @@ from errands.worker.host import RunLog
 from errands.worker.inline import InlineRuns
 from errands.worker.resources import Resources, Scope
 from errands.worker.stopping import Stopping
+
+if TYPE_CHECKING:
+    from errands.store.engine import Database
 
 logger = logging.getLogger("errands")
 
@@ -84,8 +85,8 @@ class Errands(Sending):
             events_max=self.settings.events_max,
             max_deliveries=self.settings.max_deliveries,
         )
-        self.resources.provide(Session, lambda: self.database.session())
-        self.resources.provide(AsyncSession, lambda: self.database.async_session())
+        self.resources.provide(SESSION, lambda: self.database.session())
+        self.resources.provide(ASYNC_SESSION, lambda: self.database.async_session())
         super().__init__(main, **options)
         configuration = celery_configuration(self.settings)
         configuration["broker_transport_options"]["on_dead_letter"] = recorder(lambda: self.live)
@@ -188,6 +189,8 @@ class Errands(Sending):
     @cached_property
     def database(self) -> Database:
         """The database that holds the ledger and the outbox."""
+        from errands.store.engine import Database  # with SQLAlchemy: for processes that use a database
+
         return Database(self.settings.database_url)
 
     @property

@@ -70,6 +70,9 @@ class Settings(BaseSettings):
     max_tasks_per_child: int = Field(1000, ge=1)
     max_memory_per_child: int = Field(400_000, ge=1, description="KiB")
     max_deliveries: int = Field(3, ge=1, description="workers that a run may take down before it is given up")
+    unknown_task_patience: float = Field(
+        600.0, ge=0, description="seconds that a message of an unknown task waits for a worker that knows it"
+    )
     shutdown_timeout: float = Field(3.0, ge=0, description="seconds that a stopping worker lets runs end in")
 
     # How long things are kept

@@ -9,6 +9,7 @@ from kombu.entity import Queue as BrokerQueue
 from errands.broker.checks import check_eviction
 from errands.core.errors import ConfigurationError
 from errands.defaults import route
+from errands.store.sessions import is_session
 from errands.task import Task
 
 if TYPE_CHECKING:
@@ -17,14 +18,19 @@ if TYPE_CHECKING:
 
 def check(app: Errands) -> None:
     """Raise ConfigurationError for whatever would lose or leak work."""
+    sessions = False
     for name, task in sorted(app.tasks.items()):
         if not isinstance(task, Task) or task.function is None:
             continue
+        sessions = sessions or any(map(is_session, task.arguments.resources.values()))
         if task.arguments.secrets and not app.keyring:
             raise ConfigurationError(
                 f"task {name!r} has a secret argument, and there is no key to seal it with: set "
                 "ERRANDS_SECRET_KEYS (make one with `python -m errands keys new`)"
             )
+    if sessions:
+        # Now, and not in the first run: that would hold the loop up, or be done in each child anew.
+        from errands.store import outbox  # noqa: F401
     for entry_name, entry in (app.conf.beat_schedule or {}).items():
         if entry["task"] not in app.tasks:
             raise ConfigurationError(

@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, get_type_hin
 
 import celery
 from celery.result import AsyncResult
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
 
 from errands.core.arguments import Arguments
 from errands.core.errors import InvalidArguments
 from errands.core.task import Rules
+from errands.store.sessions import is_session
 from errands.worker import execution, settling
 from errands.worker.celery_stacks import share_stack
 
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.orm import Session
+
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_SESSIONS = (Session, AsyncSession)
 
 
 class Task(celery.Task, Generic[P, R]):
@@ -152,7 +153,7 @@ class Task(celery.Task, Generic[P, R]):
 
     def run_with_db(self, session: Session | AsyncSession, /, *args: Any, **kwargs: Any) -> R:
         """Call the function with a session of one's own, and no broker. For tests of `task_with_db`."""
-        given = {name: session for name, kind in self.arguments.resources.items() if kind in _SESSIONS}
+        given = {name: session for name, kind in self.arguments.resources.items() if is_session(kind)}
         full, named = self.arguments.merge(args, kwargs, given)
         result: R = self.function(*((self,) if self.takes_itself else ()), *full, **named)
         return result
@@ -220,7 +221,7 @@ def session_parameter(function: Callable[..., Any], *, skip_first: bool = False)
     """The name of the first parameter, if it is annotated as a database session."""
     hints = get_type_hints(function)
     names = list(inspect.signature(function).parameters)[1 if skip_first else 0 :]
-    return names[0] if names and hints.get(names[0]) in _SESSIONS else None
+    return names[0] if names and is_session(hints.get(names[0])) else None
 
 
 def _bridge(function: Callable[..., Any], *, takes_itself: bool) -> Callable[..., Any]:

@@ -98,7 +98,7 @@ class Stage:
     def workers(self, count: int = 2, **environment: str) -> list[Process]:
         """So many workers and no more, ready; those that run already count."""
         for name in list(self.stack.workers)[count:]:
-            self.stack.workers.pop(name).end()
+            self.stack.stop_worker(name)
         for number in range(1, count + 1):
             worker = self.stack.workers.get(f"w{number}")
             if worker is None or not worker.running:
@@ -164,6 +164,11 @@ class Stage:
     def until_seen(self, what: What, count: int = 1, seconds: float = 60.0) -> None:
         """Wait until something was seen so often since the story began."""
         self.until(lambda: self.count(what) >= count, seconds, f"{count} × {what}")
+
+    def until_acknowledged(self) -> None:
+        """Before workers are ended that nobody comes after: wait until they said what they have done."""
+        accepted = {fact.run for fact in self.facts() if fact.what is What.ACCEPTED}
+        self.until(lambda: not held(self.stack, accepted), 30, "all is acknowledged")
 
     def open_runs(self) -> set[str]:
         """Runs that were accepted, have not ended, and are no dead letters."""

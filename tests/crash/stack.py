@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 _PATH = os.pathsep.join(str(folder) for folder in (ROOT, ROOT / "src", ROOT / "apps"))
 _LAST_WORDS = 3000
 _START_SECONDS = 90.0
+_STOP_SECONDS = 60.0
 
 
 class Process:
@@ -173,6 +174,13 @@ class Stack:
                 f"{worker.name} is ready",
                 worker,
             )
+
+    def stop_worker(self, name: str) -> None:
+        """End a worker in order, so that what it has done is acknowledged."""
+        worker = self.workers.pop(name)
+        if worker.running:
+            worker.signal(signal.SIGTERM)
+            self.until(lambda: not worker.running, _STOP_SECONDS, f"{name} has ended")
 
     def start_beat(self, number: int = 1, **environment: str) -> Process:
         """Start a beat."""

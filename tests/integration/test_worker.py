@@ -78,6 +78,7 @@ def rig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
             "ERRANDS_RESULT_URL": valkey.url,
             "ERRANDS_VALKEY_URL": valkey.url,
             "ERRANDS_SECRET_KEYS": Keyring.new_key(),
+            "ERRANDS_UNKNOWN_TASK_PATIENCE": "2",
             "SAMPLE_QUEUE": queue,
             "SAMPLE_EFFECTS": str(folder / "effects"),
         }

@@ -10,8 +10,8 @@ from celery import Celery
 from typer.testing import CliRunner
 
 from errands.core.secrets import Keyring
-from errands.doors.cli import cli
 from errands.doors.cli.application import declared_queues, load_app, queues_by_kind
+from errands.doors.cli.program import cli
 from errands.doors.local.errors import LocalRunError
 from errands.doors.local.prepare import run_seed
 

@@ -9,11 +9,6 @@ import re
 from collections.abc import Iterable
 from typing import Annotated, Any, TypeVar
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
 from errands.core.errors import ConfigurationError, SecretError
 
 MASK = "***"
@@ -52,6 +47,10 @@ class Keyring:
                     f"secret key {key_id!r} has {len(key)} bytes; it needs 32: "
                     "make one with `python -m errands keys new`"
                 )
+        if self._keys:
+            # Without a key nothing is sealed, and a process need not carry the ciphers; with one it imports
+            # them now and not at the first secret, so that a pool's children share them.
+            import cryptography.hazmat.primitives.ciphers.aead  # noqa: F401
 
     @classmethod
     def parse(cls, text: str) -> Keyring:
@@ -87,6 +86,8 @@ class Keyring:
                 "there is no key to seal a secret with: set ERRANDS_SECRET_KEYS "
                 "(make one with `python -m errands keys new`)"
             )
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
         key_id, key = next(iter(self._keys.items()))
         nonce = os.urandom(12)
         sealed = AESGCM(key).encrypt(nonce, json.dumps(value).encode(), context.encode())
@@ -98,6 +99,9 @@ class Keyring:
         Raises:
             SecretError: it is not sealed, its key is unknown, or it was tampered with.
         """
+        from cryptography.exceptions import InvalidTag
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
         match = _SEALED.fullmatch(sealed)
         if match is None:
             raise SecretError("this value is not sealed")
@@ -122,6 +126,9 @@ class Keyring:
         """32 bytes for another use (signing links, say), derived from the first key by HKDF (RFC 5869)."""
         if not self._keys:
             raise SecretError("there is no key to derive from: set ERRANDS_SECRET_KEYS")
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
         key = next(iter(self._keys.values()))
         return HKDF(hashes.SHA256(), 32, salt=None, info=f"errands:{purpose}".encode()).derive(key)
 

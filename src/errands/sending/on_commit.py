@@ -16,8 +16,9 @@ from errands.core.errors import BrokerUnavailable
 from errands.sending.calls import Call
 from errands.sending.many import ManyCalls
 from errands.sending.one import Context
-from errands.store import outbox
-from errands.store.engine import Database
+
+if TYPE_CHECKING:
+    from errands.store.engine import Database
 
 logger = logging.getLogger("errands")
 
@@ -39,6 +40,8 @@ class Sending(ManyCalls):
         **options: Any,
     ) -> str:  # fmt: skip
         """Write the run into the outbox, in the session's transaction; send it after the commit."""
+        from errands.store import outbox  # with SQLAlchemy, which is here already where there is a session
+
         run_id = task_id or self.new_id()
         owner = self.envelope(None, None, owner)["errands"].get("owner")
         outbox.add(
@@ -53,6 +56,8 @@ class Sending(ManyCalls):
         Raises:
             Exception: what is wrong with a row that cannot be sent for its own fault.
         """
+        from errands.store import outbox
+
         for start in range(0, len(run_ids), _CHUNK):
             rows = outbox.rows(self.database, run_ids[start : start + _CHUNK])
             try:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import delete, event, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, registry
 from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
@@ -84,8 +83,12 @@ def _insert(session: Session, _context: Any, _instances: Any) -> None:
     values = [{name: getattr(entry, name) for name in names if hasattr(entry, name)} for entry in entries]
     for entry in entries:
         session.expunge(entry)
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    session.execute(dialect.insert(tables.outbox).values(values).on_conflict_do_nothing())
+    # The engine has imported its own of the two; the other one weighs two megabytes.
+    if session.get_bind().dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert
+    else:
+        from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment]
+    session.execute(insert(tables.outbox).values(values).on_conflict_do_nothing())
 
 
 def _after_commit(session: Session, publish: Publish) -> None:

@@ -18,7 +18,7 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 
 from errands.core import clock
 from errands.core.events import Event, Kind
-from errands.worker import remote  # noqa: F401 — importing it teaches the worker its command
+from errands.worker import deploys, remote  # noqa: F401 — importing it teaches the worker its command
 
 logger = logging.getLogger("errands.consumer")
 
@@ -115,6 +115,8 @@ class Consumer(CeleryConsumer):
             super().on_connection_error_after_connected(exc)
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        if deploys.put_off(self.app, message):
+            return
         name = (message.headers or {}).get("task")
         self._keep(message, f"no task is registered under the name {name!r}", failed=True)
         super().on_unknown_task(body, message, exc)

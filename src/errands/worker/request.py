@@ -135,6 +135,11 @@ class Request(CeleryRequest):
         """Celery calls this for each attempt that failed; here it is about those whose process died."""
         error = exc_info.exception
         error = error.exc if isinstance(error, ExceptionWithTraceback) else error
+        if isinstance(error, MemoryError):
+            # Celery raises it once more, here, where nobody would acknowledge the message: the run has failed.
+            state.task_ready(self)
+            self.acknowledge()
+            return None
         cancelled = self._already_cancelled or self._already_revoked
         if isinstance(error, WorkerLostError | SystemExit | KeyboardInterrupt) and not cancelled:
             facts = {"type": "WorkerLost", "message": f"the process that worked on it died: {error}"}

@@ -40,11 +40,13 @@ class Resources:
         self._owner = os.getpid()
         self._lock = threading.RLock()
 
-    def provide(self, kind: type[Any], factory: Callable[..., Any], *, scope: Scope = "run") -> None:
+    def provide(self, kind: type[Any] | str, factory: Callable[..., Any], *, scope: Scope = "run") -> None:
         """Say how resources of type `kind` are made. A later call for the same type replaces the former.
 
         Args:
-            kind: the type that tasks name in their signature.
+            kind: the type that tasks name in their signature; or where it is defined
+                (`package.module.Type`), for one that is imported only where a task names it. Under the type
+                itself a resource goes before one under its name.
             factory: called without arguments, or with the `Run` if it takes one. With scope "process" it
                 returns the resource, which is made once a process and closed at its end (`aclose` or
                 `close`, if it has one). With scope "run" it returns a context manager (or an asynchronous
@@ -68,7 +70,7 @@ class Resources:
         if kind is Run:
             return True
         try:
-            return kind in self._providers
+            return self._provider(kind) is not None
         except TypeError:  # an unhashable annotation
             return False
 
@@ -78,7 +80,7 @@ class Resources:
         Raises:
             ConfigurationError: nothing of this type is registered, or it lives only as long as a run.
         """
-        provider = self._providers.get(kind)
+        provider = self._provider(kind)
         if provider is None or provider.scope != "process":
             raise ConfigurationError(f'no resource {_name(kind)} of scope "process" is registered')
         with self._lock:
@@ -149,13 +151,25 @@ class Resources:
                 if inspect.isawaitable(closing):
                     await closing
 
+    def _provider(self, kind: Any) -> _Provider | None:
+        found = self._providers.get(kind)
+        if found is None and isinstance(kind, type):
+            found = self._providers.get(f"{kind.__module__}.{kind.__qualname__}")
+        return found
+
+    def _known(self, kind: Any) -> _Provider:
+        provider = self._provider(kind)
+        if provider is None:
+            raise ConfigurationError(f"no resource {_name(kind)} is registered")
+        return provider
+
     def _is_run_scoped(self, kind: Any) -> bool:
-        return kind is not Run and self._providers[kind].scope == "run"
+        return kind is not Run and self._known(kind).scope == "run"
 
     def _make(self, kind: Any, run: Run) -> Any:
         if kind is Run:
             return run
-        provider = self._providers[kind]
+        provider = self._known(kind)
         if provider.scope == "process":
             return self.instance(kind)
         return provider.factory(run) if provider.takes_run else provider.factory()

@@ -71,7 +71,8 @@ def _wrong_clock(stage: Stage, seconds: int) -> None:
     stage.fault()
     stage.send(30, 0.2)
     stage.until(lambda: not stage.open_runs(), 60, "all is done")
-    stage.stack.workers.pop("shifted").end()
+    stage.until_acknowledged()
+    stage.stack.stop_worker("shifted")
 
 
 def _beats(stage: Stage, count: int) -> None:

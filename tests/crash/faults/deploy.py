@@ -36,7 +36,8 @@ def renamed_task(stage: Stage) -> None:
     stage.stack.workers.pop(old.name)
     stage.healed()
     stage.until(lambda: not stage.open_runs(), 60, "all is done")
-    stage.stack.workers.pop("new").end()
+    stage.until_acknowledged()
+    stage.stack.stop_worker("new")
 
 
 FAULTS = [

@@ -46,8 +46,8 @@ class _BehindAProxy:
     def __enter__(self) -> Proxy:
         self._proxy.__enter__()
         stack = self._stage.stack
-        for worker in stack.workers.values():
-            worker.end()
+        for name in list(stack.workers):
+            stack.stop_worker(name)
         direct, stack.url = stack.url, stack.url.replace(f":{stack.server.port}/", f":{self._proxy.port}/")
         self._direct = direct
         self._stage.workers(2)
@@ -55,9 +55,8 @@ class _BehindAProxy:
 
     def __exit__(self, *_: object) -> None:
         stack = self._stage.stack
-        for worker in stack.workers.values():
-            worker.end()
-        stack.workers.clear()
+        for name in list(stack.workers):
+            stack.stop_worker(name)
         stack.url = self._direct
         self._proxy.__exit__(None, None, None)
 
@@ -75,6 +74,7 @@ def _wait_until_done(stage: Stage) -> None:
     while stage.open_runs() and time.monotonic() < deadline:
         stage.stack.supervise()
         time.sleep(0.1)
+    stage.until_acknowledged()
 
 
 FAULTS = [

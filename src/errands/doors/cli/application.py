@@ -65,6 +65,14 @@ def upgrade_database(app: Celery) -> bool:
     return True
 
 
+def log_level(app: Celery, given: str | None) -> str:
+    """The level to log at: the one `given` on the command line goes before all that is configured."""
+    if not isinstance(app, Errands):
+        return given or os.environ.get("ERRANDS_LOG_LEVEL", "INFO")
+    app.settings.log_level = given or app.settings.log_level
+    return app.settings.log_level
+
+
 def local_run() -> bool:
     """Whether this process belongs to `errands up`."""
     return "ERRANDS_READY_FILE" in os.environ

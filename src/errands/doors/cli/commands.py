@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,24 @@ NO_APP = "Which application? Give --app MODULE:NAME or set ERRANDS_APP (for inst
 
 AppOption = Annotated[
     str, typer.Option("--app", "-A", envvar="ERRANDS_APP", help="The application, as MODULE:NAME.")
+]
+
+
+class LogLevel(StrEnum):
+    """What is logged: this and whatever is graver."""
+
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+    CRITICAL = "CRITICAL"
+
+
+LogLevelOption = Annotated[
+    LogLevel | None,
+    typer.Option(
+        "--loglevel", "-l", case_sensitive=False, help="Default: ERRANDS_LOG_LEVEL, as the settings have it."
+    ),
 ]
 
 
@@ -57,7 +76,7 @@ def worker(
     ] = "",
     processes: Annotated[int, typer.Option(min=1, help="Worker processes to start.")] = 1,
     name: Annotated[str, typer.Option("--name", "-n", help="Name of the worker on its host.")] = "worker",
-    log_level: Annotated[str, typer.Option("--loglevel", "-l", envvar="ERRANDS_LOG_LEVEL")] = "INFO",
+    log_level: LogLevelOption = None,
 ) -> None:
     """Run a worker for some queues; a queue that no task uses is refused by name."""
     # Celery's warm shutdown waits for running tasks without end. With this, TERM gives them
@@ -66,8 +85,9 @@ def worker(
     from celery.platforms import SecurityWarning
     from celery.signals import worker_ready
 
-    from errands.doors.cli.application import declared_queues, load_app, local_run, prefetch_for
-    from errands.doors.cli.workers import choose_pool, end_with_parent, supervise
+    from errands.doors.cli.application import declared_queues, load_app, local_run
+    from errands.doors.cli.application import log_level as level_for
+    from errands.doors.cli.workers import become_supervisor, choose_pool, end_with_parent, run_worker
 
     if local_run():
         # Five lines on root's rights from each worker, to somebody who tries things out in a container.
@@ -81,44 +101,32 @@ def worker(
     if chosen.hint:
         typer.echo(f"errands: {chosen.hint}.", err=True)
     if processes > 1:
-        raise typer.Exit(
-            supervise(
-                name,
-                processes,
-                [
-                    "--app", app, "--queues", ",".join(wanted), "--concurrency", str(chosen.concurrency),
-                    "--pool", chosen.name, "--loglevel", log_level,
-                ],
-            )
-        )  # fmt: skip
+        arguments = [
+            "--app", app, "--queues", ",".join(wanted), "--concurrency", str(chosen.concurrency),
+            "--pool", chosen.name,
+        ]  # fmt: skip
+        become_supervisor(name, processes, [*arguments, *(["--loglevel", log_level] if log_level else [])])
     _when(worker_ready)
-    application.conf.worker_pool = chosen.implementation
-    application.start(
-        [
-            "--quiet", "worker", "--queues", ",".join(wanted), "--concurrency", str(chosen.concurrency),
-            "--hostname", f"{name}@%h", "--loglevel", log_level,
-            "--prefetch-multiplier", str(prefetch_for(application, wanted)),
-        ]
-    )  # fmt: skip
+    raise typer.Exit(run_worker(application, name, wanted, chosen, level_for(application, log_level)))
 
 
 def beat(
     app: AppOption = "",
     schedule: Annotated[Path | None, typer.Option(help="The file that remembers what was sent last.")] = None,
-    log_level: Annotated[str, typer.Option("--loglevel", "-l", envvar="ERRANDS_LOG_LEVEL")] = "INFO",
+    log_level: LogLevelOption = None,
 ) -> None:
     """Run the beat, which sends what is scheduled."""
     from celery.signals import beat_init
 
     from errands.doors.cli.application import load_app
+    from errands.doors.cli.application import log_level as level_for
 
     application = load_app(_required(app))
     _when(beat_init)
-    # It is never run twice on one folder here, and a pid file left by a crash would keep it from starting.
-    arguments = ["--quiet", "beat", "--loglevel", log_level, "--pidfile", ""]
-    if schedule is not None:
-        arguments += ["--schedule", str(schedule)]
-    application.start(arguments)
+    # Without a pid file: one left by a crash would keep it from starting.
+    application.Beat(
+        loglevel=level_for(application, log_level), schedule=str(schedule) if schedule else None, quiet=True
+    ).run()
 
 
 def upgrade(app: AppOption = "") -> None:
