@@ -147,5 +147,5 @@ def _row(row: Row) -> dict[str, Any]:
 
 
 def _short(violation: str) -> str:
-    """Without the ids, which tell nobody anything once the history is gone."""
-    return violation.partition(" (")[0]
+    """Without ids and folders, which tell nobody anything once the history is gone."""
+    return violation.partition(" (")[0].partition("; logs are in")[0]

@@ -17,6 +17,7 @@ from errands.core.events import Event, Kind
 from errands.store.tables import dead_letters, position, runs
 
 _CHUNK = 500
+_UNKNOWN_SECONDS = 15  # that a message waits for a worker that knows its task; ten minutes otherwise
 _CELERYS = {
     "SUCCESS": State.SUCCEEDED, "FAILURE": State.FAILED, "REVOKED": State.REVOKED, "STARTED": State.RUNNING,
     "RETRY": State.RETRYING,
@@ -160,7 +161,7 @@ class ErrandsSystem:
         return {
             "ERRANDS_HOME": str(self._folder), "ERRANDS_BROKER_URL": url, "ERRANDS_RESULT_URL": url,
             "ERRANDS_VALKEY_URL": url, "ERRANDS_DATABASE_URL": self._database_url,
-            "ERRANDS_SECRET_KEYS": self._key,
+            "ERRANDS_SECRET_KEYS": self._key, "ERRANDS_UNKNOWN_TASK_PATIENCE": str(_UNKNOWN_SECONDS),
         }  # fmt: skip
 
     def worker(self, name: str, concurrency: int, queues: list[str]) -> list[str]:

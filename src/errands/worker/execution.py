@@ -14,14 +14,14 @@ import redis
 from celery.exceptions import Ignore, Reject
 from celery.exceptions import Retry as CeleryRetry
 
-from errands.broker.runs import Verdict
+from errands.broker.runs import Reply, Verdict
 from errands.core import clock, green
 from errands.core.events import Event, Kind
 from errands.core.outcome import Again, Done, Outcome, Over, decide
 from errands.core.secrets import scrub
 from errands.worker.host import Host
 from errands.worker.loop import process_loop
-from errands.worker.pool.job import isolate, limited
+from errands.worker.pool.job import has_neighbours, isolate, limited
 from errands.worker.run import Run
 from errands.worker.settling import Attempt, WorkerDied, settle
 
@@ -80,36 +80,14 @@ def admit(task: Any, request: Any) -> Run:
     host: Host = task.app
     envelope = envelope_of(request)
     hop = int(envelope.get("hop", 0))
-    delivery = request.delivery_info or {}
-    facts: dict[str, Any] = {}
-    if not envelope.get("told"):  # its sender may not have told what the run is about
-        facts = {
-            "queue": delivery.get("routing_key") or getattr(task, "queue", None),
-            "owner": envelope.get("owner"),
-            # Celery calls a run that retries itself its own parent.
-            "parent_id": request.parent_id if request.parent_id != request.id else None,
-            "root_id": request.root_id,
-            "args": list(request.args or ()),
-            "kwargs": dict(request.kwargs or {}),
-            "max_attempts": task.rules.policy.times + 1,
-        }
-    event = Event(
-        kind=Kind.STARTED, run_id=request.id, at=clock.timestamp(), task=task.name, worker=request.hostname,
-        **facts,
-    )  # fmt: skip
-    redelivered, copy = bool(delivery.get("redelivered")), bool(envelope.get("copy"))
-    try:
-        verdict, number, deliveries = host.live.record(
-            event, hop=hop, redelivered=redelivered, copy=copy, time_limit=_hard_limit(task, request)
-        )
-    except redis.RedisError as exc:
-        # Nobody could say whether the run may start: its message goes back, and the attempt does not count.
-        raise Reject(exc, requeue=True) from exc
-    if verdict is Verdict.RUNNING and (redelivered or copy):
+    verdict, number, deliveries = say_started(task, request, envelope, hop)
+    if verdict is Verdict.RUNNING and (_redelivered(request) or envelope.get("copy")):
         look_again(task)
     if verdict in _NOT_STARTED:
         logger.info("%s[%s] is not started: %s", task.name, request.id, _NOT_STARTED[verdict])
         raise Ignore(_NOT_STARTED[verdict])
+    if verdict is Verdict.OK and 1 < deliveries >= host.settings.max_deliveries and has_neighbours():
+        verdict, number, _ = wait_alone(task, request, envelope, hop)
     envelope.pop("copy", None)  # from here on it is the run's own message
     run = Run(
         request.id, task.name, attempt=number, owner=envelope.get("owner"), hop=hop, log=host.live,
@@ -122,10 +100,51 @@ def admit(task: Any, request: Any) -> Run:
         )
         request.errands.outcome = Over(error, discarded=False)
         raise error
-    if 1 < deliveries >= host.settings.max_deliveries:
-        # Its last chance: it may be what took the others down, and must not take its neighbours along.
-        isolate()
     return run
+
+
+def say_started(task: Any, request: Any, envelope: dict[str, Any], hop: int) -> Reply:
+    """Record the start of an attempt.
+
+    Raises:
+        Reject: the server is away, and nobody could say whether the run may start. Its message goes back, and
+            the attempt does not count.
+    """
+    facts: dict[str, Any] = {}
+    if not envelope.get("told"):  # its sender may not have told what the run is about
+        facts = {
+            "queue": (request.delivery_info or {}).get("routing_key") or getattr(task, "queue", None),
+            "owner": envelope.get("owner"),
+            # Celery calls a run that retries itself its own parent.
+            "parent_id": request.parent_id if request.parent_id != request.id else None,
+            "root_id": request.root_id,
+            "args": list(request.args or ()),
+            "kwargs": dict(request.kwargs or {}),
+            "max_attempts": task.rules.policy.times + 1,
+        }
+    event = Event(
+        kind=Kind.STARTED, run_id=request.id, at=clock.timestamp(), task=task.name, worker=request.hostname,
+        **facts,
+    )  # fmt: skip
+    try:
+        return task.app.live.record(  # type: ignore[no-any-return]
+            event, hop=hop, redelivered=_redelivered(request), copy=bool(envelope.get("copy")),
+            time_limit=_hard_limit(task, request),
+        )  # fmt: skip
+    except redis.RedisError as exc:
+        raise Reject(exc, requeue=True) from exc
+
+
+def wait_alone(task: Any, request: Any, envelope: dict[str, Any], hop: int) -> Reply:
+    """On its last chance a run, which may be what took the workers down, starts when it is alone in this one.
+
+    It does not count as started while it waits: what takes the worker down meanwhile is somebody else.
+    """
+    note = "workers died while they were at this run; it waits until it is alone in its worker"
+    waits = Event(kind=Kind.SNOOZED, run_id=request.id, at=clock.timestamp(), task=task.name, note=note)
+    task.app.live.record(waits, hop=hop)
+    isolate()
+    return say_started(task, request, envelope, hop)
 
 
 def try_once(task: Any, request: Any, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
@@ -198,6 +217,10 @@ def look_again(task: Any) -> None:
         signature.apply_async()
     except Exception as exc:
         raise Reject(exc, requeue=True) from exc
+
+
+def _redelivered(request: Any) -> bool:
+    return bool((request.delivery_info or {}).get("redelivered"))
 
 
 def _hard_limit(task: Any, request: Any) -> float:

@@ -136,7 +136,7 @@ class Request(CeleryRequest):
         error = exc_info.exception
         error = error.exc if isinstance(error, ExceptionWithTraceback) else error
         if isinstance(error, MemoryError):
-            # Celery raises it once more, here, where nobody would acknowledge the message: the run has failed.
+            # Celery raises it once more, here, where nobody would acknowledge the message.
             state.task_ready(self)
             self.acknowledge()
             return None

@@ -80,5 +80,5 @@ FAULTS = [
     Fault("poison: os._exit, segmentation fault", poison, "messages", bound=60, doomed=("poison",)),
     Fault("poison: out of memory", memory, "messages", bound=60),
     Fault("undecodable messages", undecodable, "messages", bound=10),
-    Fault("unknown task", unknown, "messages", bound=10, doomed=("nobody.knows",)),
+    Fault("unknown task", unknown, "messages", bound=30, doomed=("nobody.knows",)),
 ]

@@ -87,7 +87,7 @@ def worker(
 
     from errands.doors.cli.application import declared_queues, load_app, local_run
     from errands.doors.cli.application import log_level as level_for
-    from errands.doors.cli.workers import become_supervisor, choose_pool, end_with_parent, run_worker
+    from errands.doors.cli.workers import POOLS, become_supervisor, choose_pool, end_with_parent, run_worker
 
     if local_run():
         # Five lines on root's rights from each worker, to somebody who tries things out in a container.
@@ -101,11 +101,11 @@ def worker(
     if chosen.hint:
         typer.echo(f"errands: {chosen.hint}.", err=True)
     if processes > 1:
-        arguments = [
-            "--app", app, "--queues", ",".join(wanted), "--concurrency", str(chosen.concurrency),
-            "--pool", chosen.name,
-        ]  # fmt: skip
-        become_supervisor(name, processes, [*arguments, *(["--loglevel", log_level] if log_level else [])])
+        arguments = ["--app", app, "--queues", ",".join(wanted), "--concurrency", str(chosen.concurrency)]
+        # A pool of the application's own has no name for the command line; each worker finds it by itself.
+        arguments += ["--pool", chosen.name] if chosen.name in POOLS else []
+        arguments += ["--loglevel", log_level] if log_level else []
+        become_supervisor(name, processes, arguments)
     _when(worker_ready)
     raise typer.Exit(run_worker(application, name, wanted, chosen, level_for(application, log_level)))
 

@@ -19,7 +19,7 @@ from errands.doors.local.errors import LocalRunError
 
 ASYNCIO = "asyncio"
 ASYNCIO_CLASS = "errands.worker.pool:TaskPool"
-CELERYS = ("prefork", "threads", "solo")
+POOLS = (ASYNCIO, "prefork", "threads", "solo")
 CONCURRENCY = 100  # of the asyncio pool: tasks that wait cost next to nothing
 
 
@@ -61,8 +61,8 @@ def choose_pool(app: Celery, queues: Sequence[str], pool: str = "", concurrency:
                 "processes; give them a worker of their own, and the rest runs side by side on one event loop"
             )
     pool = pool or "prefork"  # of a plain Celery application nothing else is known
-    if pool != ASYNCIO and pool not in CELERYS:
-        raise LocalRunError(f"There is no pool {pool!r}; choose one of: {', '.join((ASYNCIO, *CELERYS))}.")
+    if pool not in POOLS:
+        raise LocalRunError(f"There is no pool {pool!r}; choose one of: {', '.join(POOLS)}.")
     return Pool(pool, concurrency or (CONCURRENCY if pool == ASYNCIO else os.cpu_count() or 2), hint)
 
 

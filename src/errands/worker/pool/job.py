@@ -191,6 +191,11 @@ def limited() -> AbstractContextManager[None]:
     return nullcontext() if job is None or not job.guarded else _Body(job)
 
 
+def has_neighbours() -> bool:
+    """Whether other runs may be at work in the process of the one at hand."""
+    return current.get() is not None
+
+
 def isolate(patience: float = 60.0) -> bool:
     """Wait until the job at hand is the only one in this worker; newcomers wait until it has ended.
 

@@ -69,7 +69,10 @@ class Runner:
         self._inbox.append(job)
         if not self._woken:
             self._woken = True
-            self._pool.at_end_of_turn(self._wake)
+            if self._running:
+                self._pool.at_end_of_turn(self._wake)
+            else:  # an idle loop is woken at once
+                self._wake()
 
     def kill(self, job: Job) -> None:
         """From the hub: end `job`."""
