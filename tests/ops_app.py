@@ -29,6 +29,7 @@ def settings(broker_url: str, database: Any, **more: Any) -> Settings:
         "database_url": url,
         "secret_keys": SECRET_KEYS,
         "progress_interval": 0.0,
+        "unknown_task_patience": 0.0,
     }
     return Settings(**{**values, "home": Path(os.environ.get("TMPDIR", "/tmp")) / "errands-unused", **more})
 

@@ -12,6 +12,7 @@ import celery.exceptions
 import redis
 
 from errands import logs, starting
+from errands.broker import leases
 from errands.broker.client import Clients
 from errands.broker.keys import Keys
 from errands.broker.runs import LiveRuns
@@ -191,7 +192,11 @@ class Errands(Sending):
         """The database that holds the ledger and the outbox."""
         from errands.store.engine import Database  # with SQLAlchemy: for processes that use a database
 
-        return Database(self.settings.database_url)
+        options: dict[str, Any] = {}
+        if leases.holder() and ":memory:" not in self.settings.database_url:
+            # A hundred tasks may share the connections of a worker: they wait for one while they may last.
+            options["pool_timeout"] = self.settings.soft_time_limit
+        return Database(self.settings.database_url, **options)
 
     @property
     def queue_names(self) -> list[str]:

@@ -50,7 +50,7 @@ _UNHEEDED = frozenset({Kind.PROGRESS, Kind.LOG})  # nobody waits for what the se
 _WEEK = 7 * 24 * 3600
 # A worker waits for a server that is away, since nobody waits for the worker; a caller does not.
 _WORKERS_PATIENCE = 60.0
-_CALLERS_PATIENCE = 0.25
+_CALLERS_PATIENCE = 0.23  # with the time it takes to say so, a quarter of a second
 
 
 @dataclass(frozen=True, slots=True)

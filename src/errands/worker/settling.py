@@ -74,6 +74,9 @@ def settle(task: Any, status: str = "", value: Any = None, run_id: str = "") -> 
     present.settled = True
     event = _ending(task, request, present, status, value)
     try:
+        if isinstance(present.outcome, Over) and isinstance(present.outcome.error, _DEAD_LETTERS):
+            # First, since a crash in between then tells of it twice, and not never.
+            host.live.record(_dead_letter(task, request, event))
         reply = host.live.record(
             event, hop=present.run.hop, attempt=present.run.attempt, result=present.result
         )
@@ -82,9 +85,6 @@ def settle(task: Any, status: str = "", value: Any = None, run_id: str = "") -> 
                 "%s[%s]: attempt %s ended as %s, and it is not recorded: %s",
                 task.name, event.run_id, present.run.attempt, event.kind.value, _NOT_HEARD.get(reply.verdict),
             )  # fmt: skip
-            return
-        if isinstance(present.outcome, Over) and isinstance(present.outcome.error, _DEAD_LETTERS):
-            host.live.record(_dead_letter(task, request, event))
     except Exception:
         logger.exception("%s[%s]: its end could not be recorded", task.name, event.run_id)
         _keep_the_message(event.run_id)
