@@ -140,6 +140,20 @@ def test_a_late_owner_is_fenced_and_so_is_its_result(
     assert server.get(key) == b"good"
 
 
+def test_a_child_that_died_unheard_does_not_keep_its_run(
+    live: LiveRuns, server: redis.Redis, key_prefix: str, speak_as: Callable[[str], None]
+) -> None:
+    """Its worker lives, and so does the lease; Celery gave the message to another child."""
+    speak_as("w1")
+    server.set(f"{key_prefix}lease:w1", 1, ex=60)
+    live.record(event(Kind.STARTED, pid=1), hop=0)
+    assert live.record(event(Kind.STARTED, pid=2), hop=0).verdict is Verdict.RUNNING
+    assert live.record(event(Kind.STARTED, pid=2), hop=0, died=True) == (Verdict.OK, 2, 2)
+    run = live.get("r")
+    assert run is not None
+    assert run.facts["pid"] == 2
+
+
 def test_who_took_an_uncounted_attempt_over_is_its_only_owner(
     live: LiveRuns, speak_as: Callable[[str], None]
 ) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import gc
 import json
+import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -189,6 +191,21 @@ def test_a_worker_that_dies_is_told_and_its_run_starts_again(rig: Rig) -> None:
     result = task(rig, "dies_once").delay()
     assert result.get(timeout=60) == 2
     assert [line.split()[1] for line in rig.lines("dies_once")] == ["1", "2"]
+
+
+def test_a_message_whose_process_died_unheard_is_done(rig: Rig) -> None:
+    """Prefork had not heard that the child began, and gives its message to another one."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    run_id = rig.app.new_id()
+    began = Event(
+        kind=Kind.STARTED, run_id=run_id, at=time.time(), task="add", worker=rig.worker.name, pid=gone.pid
+    )
+    rig.app.live.record(began, hop=0)
+    with plain_celery(rig) as sender:
+        sender.send_task("add", (1, 2), task_id=run_id, queue=task(rig, "add").rules.queue)
+    run = rig.ended(run_id)
+    assert (run.state, run.attempt, run.facts["result"]) == (State.SUCCEEDED, 2, 3)
 
 
 def test_what_kills_workers_is_given_up(rig: Rig) -> None:

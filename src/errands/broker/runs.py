@@ -42,7 +42,7 @@ __all__ = ["LiveRun", "LiveRuns", "Operation", "Reply", "Result", "Verdict", "fa
 # What the live state keeps of an event, beside the state.
 _KEPT = (
     "task", "queue", "owner", "parent_id", "root_id", "args", "kwargs", "eta", "max_attempts", "worker",
-    "result", "error", "progress", "note",
+    "pid", "result", "error", "progress", "note",
 )  # fmt: skip
 _OF_ONE_ATTEMPT = ("eta", "error", "note", "progress", "result", "finished_at")
 _TIME_OF = {Kind.QUEUED: "queued_at", Kind.STARTED: "started_at"}
@@ -200,6 +200,7 @@ class LiveRuns:
         hop: int = -1,
         redelivered: bool = False,
         copy: bool = False,
+        died: bool = False,
         time_limit: float = 0,
         attempt: int | None = None,
         result: Result | None = None,
@@ -211,6 +212,7 @@ class LiveRuns:
             hop: how often the message at hand was sent on (retries, snoozes); -1 when no message is at hand.
             redelivered: the broker says that it gave this message to a worker before.
             copy: the message is one that found its run in the hands of a live worker, and waited.
+            died: the process that worked on the last attempt is gone, though its worker lives.
             time_limit: seconds that an attempt may last at most; 0 when nobody knows.
             attempt: the attempt that speaks, heard only while it is the newest one. None: somebody else.
             result: what Celery's result backend keeps if the event is accepted.
@@ -218,7 +220,7 @@ class LiveRuns:
         Returns:
             The verdict, the number of the run's present attempt, and how many workers took its message.
         """
-        flags = ("r" if redelivered else "") + ("c" if copy else "")
+        flags = ("r" if redelivered else "") + ("c" if copy else "") + ("d" if died else "")
         operation = self.recording(
             event, hop=hop, flags=flags, attempt=attempt, time_limit=time_limit, result=result
         )

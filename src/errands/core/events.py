@@ -68,6 +68,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     attempt: int | None = None
     max_attempts: int | None = None
     worker: str | None = None
+    pid: int | None = None  # of the worker's process that works on the attempt
     result: Any = None
     error: dict[str, str] | None = None
     progress: dict[str, Any] | None = None

@@ -8,8 +8,10 @@ the end.
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any
 
+import psutil
 import redis
 from celery.exceptions import Ignore, Reject
 from celery.exceptions import Retry as CeleryRetry
@@ -81,8 +83,8 @@ def admit(task: Any, request: Any) -> Run:
     envelope = envelope_of(request)
     hop = int(envelope.get("hop", 0))
     verdict, number, deliveries = say_started(task, request, envelope, hop)
-    if verdict is Verdict.RUNNING and (_redelivered(request) or envelope.get("copy")):
-        look_again(task)
+    if verdict is Verdict.RUNNING:
+        verdict, number, deliveries = take_over(task, request, envelope, hop)
     if verdict in _NOT_STARTED:
         logger.info("%s[%s] is not started: %s", task.name, request.id, _NOT_STARTED[verdict])
         raise Ignore(_NOT_STARTED[verdict])
@@ -103,7 +105,23 @@ def admit(task: Any, request: Any) -> Run:
     return run
 
 
-def say_started(task: Any, request: Any, envelope: dict[str, Any], hop: int) -> Reply:
+def take_over(task: Any, request: Any, envelope: dict[str, Any], hop: int) -> Reply:
+    """Its run is at work already, in the hands of a worker that lives. Is the process that works on it alive?
+
+    When a child of prefork dies before the main process has heard that it began, Celery gives the message
+    to another child: no broker would give it out again.
+    """
+    run = task.app.live.get(request.id)
+    facts = run.facts if run is not None else {}
+    here = facts.get("worker") == request.hostname
+    if here and not _lives(facts.get("pid")):
+        return say_started(task, request, envelope, hop, died=True)
+    if here or _redelivered(request) or envelope.get("copy"):
+        look_again(task)
+    return Reply(Verdict.RUNNING, 0, 0)  # else whoever is at it has a message of its own
+
+
+def say_started(task: Any, request: Any, envelope: dict[str, Any], hop: int, *, died: bool = False) -> Reply:
     """Record the start of an attempt.
 
     Raises:
@@ -124,12 +142,12 @@ def say_started(task: Any, request: Any, envelope: dict[str, Any], hop: int) -> 
         }
     event = Event(
         kind=Kind.STARTED, run_id=request.id, at=clock.timestamp(), task=task.name, worker=request.hostname,
-        **facts,
+        pid=os.getpid(), **facts,
     )  # fmt: skip
     try:
         return task.app.live.record(  # type: ignore[no-any-return]
             event, hop=hop, redelivered=_redelivered(request), copy=bool(envelope.get("copy")),
-            time_limit=_hard_limit(task, request),
+            died=died, time_limit=_hard_limit(task, request),
         )  # fmt: skip
     except redis.RedisError as exc:
         raise Reject(exc, requeue=True) from exc
@@ -217,6 +235,14 @@ def look_again(task: Any) -> None:
         signature.apply_async()
     except Exception as exc:
         raise Reject(exc, requeue=True) from exc
+
+
+def _lives(pid: int | None) -> bool:
+    """Whether the process `pid` of this machine works; True where nobody knows its number."""
+    try:
+        return pid is None or psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _redelivered(request: Any) -> bool:

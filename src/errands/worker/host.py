@@ -21,6 +21,7 @@ class RunLog(Protocol):
         hop: int = -1,
         redelivered: bool = False,
         copy: bool = False,
+        died: bool = False,
         time_limit: float = 0,
         attempt: int | None = None,
         result: Result | None = None,

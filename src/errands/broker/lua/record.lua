@@ -10,6 +10,7 @@
 --          that speaks ('' nobody says), seconds that an attempt may last (0 unknown), key of the result ('' none),
 --          seconds to keep it, the result
 -- flags    r  the message was delivered before      c  it is a copy that waited for a dead owner
+--          d  the process that was at it has died, though its worker lives
 --          a  said again, since nobody knows whether it was heard the first time
 -- Reply    verdict, attempt, deliveries; verdict: 'ok', 'known' (queued before), 'refused' (an illegal move),
 --          'stale' (a message that was sent on since, an attempt that is not the newest), 'running' (somebody
@@ -46,12 +47,13 @@ local function record(context, a)
       end
       if last == hop then
         if before == 'running' then
-          if not (copy or string.find(flags, 'r', 1, true)) then return 'running', attempt, deliveries end
+          local died = string.find(flags, 'd', 1, true)
+          if not (copy or died or string.find(flags, 'r', 1, true)) then return 'running', attempt, deliveries end
           local owner, limit = live[5] or '', tonumber(ARGV[a + 9])
           local alive = owner ~= '' and redis.call('EXISTS', context.prefix .. 'lease:' .. owner) == 1
           -- Past its hard time limit nobody can be at it, whoever lives: its end could not be told.
           local over = limit > 0 and context.now > tonumber(live[6] or '0') + limit
-          if alive and not over then return 'running', attempt, deliveries end
+          if alive and not over and not died then return 'running', attempt, deliveries end
         end
         deliveries = deliveries + 1
       else
