@@ -27,6 +27,10 @@ def url(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue(request.param))
 
 
+# For what would disturb others: a server that no other process of these tests uses.
+alone = pytest.mark.parametrize("url", ["valkey_url"], indirect=True)
+
+
 @pytest.fixture
 def live(url: str, key_prefix: str) -> LiveRuns:
     return LiveRuns(Clients(url), Keys(key_prefix))
@@ -187,12 +191,14 @@ def test_who_waits_for_a_result_is_woken(live: LiveRuns, server: redis.Redis, ke
     assert told["data"] == b"value"
 
 
+@alone
 def test_a_server_that_forgot_the_script_is_told_it(live: LiveRuns, server: redis.Redis) -> None:
     live.record(event(Kind.QUEUED))
     server.script_flush()
     assert live.record(event(Kind.STARTED), hop=0).verdict is Verdict.OK
 
 
+@alone
 def test_a_connection_that_was_closed_meanwhile_is_made_anew(live: LiveRuns, server: redis.Redis) -> None:
     live.record(event(Kind.QUEUED))
     server.client_kill_filter(_type="normal", skipme=True)
@@ -205,6 +211,7 @@ def test_nobody_there_is_an_error_in_words() -> None:
         commit.run([said_again(["store", "k", 0, "v", ""])], 0.25)
 
 
+@alone
 def test_a_server_that_is_silent_may_have_heard(url: str, server: redis.Redis, key_prefix: str) -> None:
     commit = Commit(url, Script(Keys(key_prefix), events_max=1000, max_deliveries=3))
     operation = ["store", f"{key_prefix}k", 0, "v", ""]
@@ -214,6 +221,7 @@ def test_a_server_that_is_silent_may_have_heard(url: str, server: redis.Redis, k
         commit.run([operation], 0.25)
 
 
+@alone
 async def test_one_turn_of_a_loop_is_one_call(
     url: str, live: LiveRuns, server: redis.Redis, key_prefix: str
 ) -> None:
@@ -255,6 +263,7 @@ async def test_progress_waits_for_nobody_and_keeps_its_place(live: LiveRuns) -> 
     assert run is None  # a run that nobody knows gets no state from progress
 
 
+@alone
 async def test_a_batch_goes_on_when_its_connection_breaks(live: LiveRuns, server: redis.Redis) -> None:
     batch = live.batch_on(asyncio.get_running_loop())
     assert (await live.acommit([putting(live, "a")]))[0].verdict is Verdict.OK
