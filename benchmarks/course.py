@@ -159,10 +159,11 @@ def _drain(contender: Contender, measure: str, task: str, count: int, *, results
         if ran != sent:
             raise BenchmarkError(f"{contender.label}: {sent} tasks were sent, but {ran} ran")
         first = _run_up(sent)
+        counted = max(sent - begun, 1)  # of a hundred tasks all may be done before the first look
         figures = {
             "rate": (sent - first) / (times[-1] - times[first - 1]),
-            "cpu": 1000 * cpu / (sent - begun),
-            "server_cpu": 1000 * server / (sent - begun),
+            "cpu": 1000 * cpu / counted,
+            "server_cpu": 1000 * server / counted,
             "memory": memory.proportional,
             "resident": memory.resident,
         }

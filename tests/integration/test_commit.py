@@ -237,6 +237,13 @@ async def test_one_turn_of_a_loop_is_one_call(
     assert calls() - before <= 3  # other tests may use the server meanwhile
 
 
+def test_loops_that_have_ended_keep_no_connection(live: LiveRuns, server: redis.Redis) -> None:
+    """A web framework may make a loop for each request."""
+    for number in range(5):
+        asyncio.run(live.acommit([putting(live, f"r{number}")]))
+    assert len(live._batches) == 1
+
+
 async def test_threads_share_the_calls_of_the_loop(url: str, live: LiveRuns, key_prefix: str) -> None:
     batch = live.batch_on(asyncio.get_running_loop())
     found: list[Verdict] = []

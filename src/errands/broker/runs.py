@@ -12,7 +12,6 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from errands.broker import leases
 from errands.broker.batch import Batch
@@ -95,7 +94,7 @@ class LiveRuns:
         self._script = Script(keys, events_max=events_max, max_deliveries=max_deliveries)
         self._commit = Commit(clients.url, self._script)
         self._batch: Batch | None = None  # of the loop on which this worker's tasks run
-        self._batches: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[bool, Batch]] = WeakKeyDictionary()
+        self._batches: dict[asyncio.AbstractEventLoop, dict[bool, Batch]] = {}
 
     # -- committing
 
@@ -145,9 +144,11 @@ class LiveRuns:
         if self._batch is not None and self._batch.loop is loop:
             return await _all(self._batch, operations)
         patient = patience >= WORKER_SILENCE
-        batches = self._batches.setdefault(loop, {})
-        batch = batches.get(patient)
+        batch = self._batches.get(loop, {}).get(patient)
         if batch is None:
+            # Who makes a loop for each request (Django's `async_to_sync`) must not fill up with connections.
+            self._batches = {known: kept for known, kept in self._batches.items() if not known.is_closed()}
+            batches = self._batches.setdefault(loop, {})
             seconds = (WORKER_SILENCE, WORKER_SILENCE) if patient else (_CALLERS_PATIENCE, PRODUCER_SILENCE)
             batch = batches[patient] = Batch(
                 self._clients.url, self._script, loop, patience=seconds[0], silence=seconds[1]
