@@ -168,7 +168,7 @@ def _drain(contender: Contender, measure: str, task: str, count: int, *, results
             "resident": memory.resident,
         }
         if place.companions:
-            figures["companion_cpu"] = 1000 * (cpu_seconds(place.companions) - companions) / (sent - begun)
+            figures["companion_cpu"] = 1000 * (cpu_seconds(place.companions) - companions) / counted
             figures["companion_memory"] = Memory.of(place.companions).proportional
             figures["record_lag"] = lag
     return {f"{measure}.{key}": value for key, value in figures.items()}
