@@ -8,7 +8,7 @@ import redis
 from kombu import Connection, Consumer, Producer, Queue
 
 from errands import Errands, Settings
-from errands.broker import lists
+from errands.broker.list_depths import list_depths
 from errands.broker.queues import QueueDepth
 from errands.broker.transport import celery_broker
 from errands.core.events import Event, Kind
@@ -41,7 +41,7 @@ def test_depth_counts_all_priorities(valkey_url: str, valkey: redis.Redis) -> No
         for priority in (0, 3, 9):
             headers = {"errands": {"queued_at": time.time() - 60}} if priority == 3 else {}
             producer.publish("x", priority=priority, headers=headers)
-    found = lists.depths(valkey, ["letters", "none"])
+    found = list_depths(valkey, ["letters", "none"])
     assert found["none"] == QueueDepth(0, None)
     assert found["letters"].depth == 3
     assert found["letters"].oldest_s is not None
