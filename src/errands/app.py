@@ -18,9 +18,11 @@ from errands.broker.keys import Keys
 from errands.broker.runs import LiveRuns
 from errands.broker.streams.dead_letters import recorder
 from errands.core.errors import ConfigurationError
+from errands.core.limits import Concurrency, Limit
 from errands.core.retry import Retry
 from errands.core.secrets import Keyring
 from errands.core.task import Queue, Rules
+from errands.core.unique import Unique
 from errands.defaults import celery_configuration
 from errands.sending import Sending
 from errands.settings import Settings
@@ -112,6 +114,12 @@ class Errands(Sending):
         priority: int | None = None,
         retry: Retry | None = None,
         aliases: Sequence[str] = (),
+        unique: Unique | None = None,
+        limit: Limit | Sequence[Limit] = (),
+        at_most: Concurrency | None = None,
+        fair_by: str | None = None,
+        deadline: float | None = None,
+        offload: bool = False,
         **options: Any,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
@@ -124,6 +132,12 @@ class Errands(Sending):
             priority: 0 to 9; 9 goes first.
             retry: when it is tried again; without it a failed run is over (Celery's `autoretry_for` works).
             aliases: older names that messages may still carry.
+            unique: what a second request for the same work gets: see `docs/unique.md`.
+            limit: how often it may start, over all workers: see `docs/limits.md`.
+            at_most: how many at once, over all workers: see `docs/limits.md`.
+            fair_by: the argument that tells whose run it is: see `docs/fairness.md`.
+            deadline: seconds after its acceptance at which a run is over: see `docs/time-limits.md`.
+            offload: large arguments go to the store of payloads: see `docs/payloads.md`.
             options: Celery's own: `bind`, `base`, `time_limit`, `soft_time_limit`, `ignore_result`, …
 
         Raises:
@@ -132,11 +146,18 @@ class Errands(Sending):
         """
 
         def declare(function: Callable[..., Any]) -> Any:
+            limits = options.pop("limit", ())
             rules = Rules(
                 queue=options.pop("queue", None),
                 priority=options.pop("priority", None),
                 retry=options.pop("retry", None),
                 aliases=tuple(options.pop("aliases", ())),
+                unique=options.pop("unique", None),
+                limits=(limits,) if isinstance(limits, Limit) else tuple(limits),
+                at_most=options.pop("at_most", None),
+                fair_by=options.pop("fair_by", None),
+                deadline=options.pop("deadline", None),
+                offload=options.pop("offload", False),
             )
             options.pop("pydantic", None)  # arguments are always checked
             # An app's tasks are its own, also where two apps share a process.

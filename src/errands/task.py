@@ -60,6 +60,7 @@ class Task(celery.Task, Generic[P, R]):
         cls.is_async = inspect.iscoroutinefunction(function)
         cls.typing = False  # the check against the type hints says more, and knows of resources
         cls.run = _bridge(function, takes_itself=cls.takes_itself)
+        cls.rules.check(cls.name, list(inspect.signature(function).parameters)[cls.takes_itself :])
 
     @cached_property
     def arguments(self) -> Arguments:

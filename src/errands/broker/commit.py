@@ -33,12 +33,12 @@ _SLOT = {
     Kind.LOG: "", Kind.DEAD_LETTER: "",
 }  # fmt: skip
 SLOTS = ("queued", "reopened", "started", "progress", "ended")
-_NOTHING_TOLD: list[Any] = ["", "", "", "", 0, -1, "", "", 0, "", 0, ""]
+_NOTHING_TOLD: list[Any] = ["", "", "", "", 0, -1, "", "", 0, "", 0, "", ""]
 # On a server that is full, workers go on: what they finish makes room. Before Redis 7 no script can say so.
 _OF_WORKERS = "#!lua flags=allow-oom\n"
 _PUT, _RECORD = "put", "record"
-_MODE, _EVENT_OF_PUT = 6, 10
-_FLAGS = {_PUT: 14, _RECORD: 8}
+_MODE, _EVENT_OF_PUT = 6, 11
+_FLAGS = {_PUT: 15, _RECORD: 8}
 
 
 class Verdict(StrEnum):
@@ -49,6 +49,8 @@ class Verdict(StrEnum):
     REFUSED = "refused"
     STALE = "stale"
     RUNNING = "running"
+    DUPLICATE = "duplicate"
+    LIMITED = "limited"
     POISON = "poison"
 
 
@@ -56,11 +58,16 @@ _VERDICTS = {verdict.value.encode(): verdict for verdict in Verdict}
 
 
 class Reply(NamedTuple):
-    """The verdict; the number of the run's present attempt; how many workers took its message."""
+    """The verdict; the number of the run's present attempt; how many workers took its message.
+
+    `about` says more to some verdicts: the run that is there already (`DUPLICATE`), the name of the limit
+    that stands in the way (`LIMITED`).
+    """
 
     verdict: Verdict
     attempt: int
     deliveries: int
+    about: str = ""
 
 
 class Result(NamedTuple):
@@ -80,6 +87,7 @@ def put(
     told: Operation | None,
     *,
     new: bool,
+    rules: str = "",
 ) -> Operation:
     """Put a message into a queue, at once or when it is due.
 
@@ -90,21 +98,25 @@ def put(
         due_ms: when it is due, in milliseconds since 1970; None at once.
         told: the operation that tells of it (`record` of a "queued" event), or None.
         new: do nothing, and say `KNOWN`, if a run of this id was accepted before.
+        rules: what the run's rules ask of its acceptance, as JSON (see `sending/rules.py`); "" nothing.
     """
     rest = told[1:] if told is not None else [member, *_NOTHING_TOLD]
-    return [_PUT, queue, level, message, due_ms or 0, member, "new" if new else "", *rest]
+    return [_PUT, queue, level, message, due_ms or 0, member, "new" if new else "", rules, *rest]
 
 
 def record(
     event: Event, keep_seconds: int, *, hop: int, flags: str, attempt: int | None, time_limit: float,
-    result: Result | None,
+    result: Result | None, rules: str = "",
 ) -> Operation:  # fmt: skip
-    """Write an event, and keep the result that comes with it if the event is accepted."""
+    """Write an event, and keep the result that comes with it if the event is accepted.
+
+    `rules` is what the task's rules ask of the start of an attempt, as JSON; "" nothing.
+    """
     state = event.state
     return [
         _RECORD, event.run_id, event.kind.value, state.value if state else "", event.to_json(),
         _SLOT.get(event.kind, "ended"), keep_seconds, hop, flags, "" if attempt is None else attempt,
-        time_limit, *(result or ("", 0, "")),
+        time_limit, *(result or ("", 0, "")), rules,
     ]  # fmt: skip
 
 
@@ -200,8 +212,8 @@ def replies(answer: Any, operations: Sequence[Operation], *, again: bool) -> lis
     """The server's answer, a reply for each operation. `again`: they were said for a second time."""
     found = []
     for index, operation in enumerate(operations):
-        verdict, attempt, deliveries = answer[3 * index : 3 * index + 3]
-        reply = Reply(_VERDICTS[verdict], int(attempt), int(deliveries))
+        verdict, attempt, deliveries, about = answer[4 * index : 4 * index + 4]
+        reply = Reply(_VERDICTS[verdict], int(attempt), int(deliveries), about.decode() if about else "")
         if again and reply.verdict is Verdict.KNOWN and operation[0] == _PUT and not operation[_MODE]:
             reply = Reply(Verdict.OK, reply.attempt, reply.deliveries)  # it was heard the first time
         found.append(reply)
@@ -230,5 +242,8 @@ def _script() -> str:
         f"{after} = {{{', '.join(f'{before} = true' for before in sorted(befores))}}}"
         for after, befores in sorted(moves.items())
     )
-    parts = [lua.joinpath(f"{name}.lua").read_text() for name in ("put", "keep", "record", "commit")]
+    parts = [
+        lua.joinpath(f"{name}.lua").read_text()
+        for name in ("unique", "put", "keep", "limits", "batch", "record", "commit")
+    ]
     return "\n".join([f"local MOVES = {{{table}}}", *parts])

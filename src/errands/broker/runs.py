@@ -159,7 +159,7 @@ class LiveRuns:
 
     def putting(
         self, event: Event | None, *, run_id: str, queue: str, priority: int | None, message: bytes,
-        due: float | None = None, unless_known: bool = False,
+        due: float | None = None, unless_known: bool = False, rules: str = "",
     ) -> Operation:  # fmt: skip
         """Put a message into its queue, and tell that it is there.
 
@@ -170,14 +170,15 @@ class LiveRuns:
             message: the message as kombu's virtual transports carry it.
             due: when it may start, in seconds since 1970; None at once.
             unless_known: do nothing, and reply `KNOWN`, if a run of this id was accepted before.
+            rules: what the run's rules ask of its acceptance, as JSON.
         """
         told = None if event is None else self.recording(event)
         due_ms = None if due is None else int(due * 1000)
-        return put(queue, level_of(priority), message, run_id, due_ms, told, new=unless_known)
+        return put(queue, level_of(priority), message, run_id, due_ms, told, new=unless_known, rules=rules)
 
     def recording(
         self, event: Event, *, hop: int = -1, flags: str = "", attempt: int | None = None,
-        time_limit: float = 0, result: Result | None = None,
+        time_limit: float = 0, result: Result | None = None, rules: str = "",
     ) -> Operation:  # fmt: skip
         """Write an event: see `record`."""
         state = event.state
@@ -189,8 +190,9 @@ class LiveRuns:
         if attempt is None and event.kind is Kind.REOPENED:
             attempt = event.attempt
         return record(
-            event, seconds, hop=hop, flags=flags, attempt=attempt, time_limit=time_limit, result=result
-        )
+            event, seconds, hop=hop, flags=flags, attempt=attempt, time_limit=time_limit, result=result,
+            rules=rules,
+        )  # fmt: skip
 
     # -- events
 
@@ -205,6 +207,7 @@ class LiveRuns:
         time_limit: float = 0,
         attempt: int | None = None,
         result: Result | None = None,
+        rules: str = "",
     ) -> Reply:
         """Write one event. One round trip, or a share of one.
 
@@ -217,13 +220,14 @@ class LiveRuns:
             time_limit: seconds that an attempt may last at most; 0 when nobody knows.
             attempt: the attempt that speaks, heard only while it is the newest one. None: somebody else.
             result: what Celery's result backend keeps if the event is accepted.
+            rules: what the task's rules ask of the start of an attempt, as JSON.
 
         Returns:
             The verdict, the number of the run's present attempt, and how many workers took its message.
         """
         flags = ("r" if redelivered else "") + ("c" if copy else "") + ("d" if died else "")
         operation = self.recording(
-            event, hop=hop, flags=flags, attempt=attempt, time_limit=time_limit, result=result
+            event, hop=hop, flags=flags, attempt=attempt, time_limit=time_limit, result=result, rules=rules
         )
         if event.kind in _UNHEEDED and self._batch is not None:
             self._batch.post(operation)

@@ -19,7 +19,7 @@ from errands.broker.runs import LiveRuns, Reply, Verdict
 from errands.core import clock
 from errands.core.errors import InvalidArguments, PayloadTooLarge
 from errands.core.events import Event, Kind
-from errands.sending import refusals
+from errands.sending import refusals, rules
 from errands.sending.calls import Call, somebody_listens, tell_after, tell_before
 from errands.sending.celerys_way import CelerysWay
 from errands.sending.plan import Plan
@@ -241,6 +241,7 @@ class OneCall(CelerysWay):
             due=when.due if when.due is not None and when.due > now else None,
             # A stable id makes a follow-up safe to repeat: it is accepted once.
             unless_known=task_id is not None and event is not None,
+            rules="" if event is None else rules.of_call(terms, payload),
         )  # fmt: skip
         kept = message if somebody_listens() else None
         return Call(terms, run_id, operation, parent, goes_on, len(written), kept)

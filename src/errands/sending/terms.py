@@ -63,6 +63,7 @@ class Terms:
         self.result_cls = get("result_cls")
         self.add_to_parent = get("add_to_parent", True)
         self.max_attempts = task.rules.policy.times + 1 if isinstance(task, Task) else None
+        self.has_rules = isinstance(task, Task) and task.rules.of_calls
         self.is_run = not name.startswith("celery.")
         self._patience = get("retry_policy") if get("retry") is not False else None
         self._countdown, self._eta, self._expires = get("countdown"), get("eta"), get("expires")

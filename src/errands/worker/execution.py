@@ -82,14 +82,14 @@ def admit(task: Any, request: Any) -> Run:
     host: Host = task.app
     envelope = envelope_of(request)
     hop = int(envelope.get("hop", 0))
-    verdict, number, deliveries = say_started(task, request, envelope, hop)
+    verdict, number, deliveries, _ = say_started(task, request, envelope, hop)
     if verdict is Verdict.RUNNING:
-        verdict, number, deliveries = take_over(task, request, envelope, hop)
+        verdict, number, deliveries, _ = take_over(task, request, envelope, hop)
     if verdict in _NOT_STARTED:
         logger.info("%s[%s] is not started: %s", task.name, request.id, _NOT_STARTED[verdict])
         raise Ignore(_NOT_STARTED[verdict])
     if verdict is Verdict.OK and 1 < deliveries >= host.settings.max_deliveries and has_neighbours():
-        verdict, number, _ = wait_alone(task, request, envelope, hop)
+        verdict, number, _, _ = wait_alone(task, request, envelope, hop)
     envelope.pop("copy", None)  # from here on it is the run's own message
     run = Run(
         request.id, task.name, attempt=number, owner=envelope.get("owner"), hop=hop, log=host.live,

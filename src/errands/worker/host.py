@@ -25,6 +25,7 @@ class RunLog(Protocol):
         time_limit: float = 0,
         attempt: int | None = None,
         result: Result | None = None,
+        rules: str = "",
     ) -> Reply: ...
 
     def get(self, run_id: str) -> LiveRun | None: ...

@@ -34,6 +34,7 @@ class InlineRuns:
         time_limit: float = 0,
         attempt: int | None = None,
         result: Result | None = None,
+        rules: str = "",
     ) -> Reply:
         """As `LiveRuns.record`. Results are with the callers, who wait for them here and now."""
         with self._lock:

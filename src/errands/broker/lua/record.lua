@@ -8,20 +8,20 @@
 -- a        index into ARGV of: run id, kind, state after it ('' none), event as JSON, slot ('' none), seconds to
 --          keep the hash, hop of the message (how often it was sent on; -1 no message at hand), flags, attempt
 --          that speaks ('' nobody says), seconds that an attempt may last (0 unknown), key of the result ('' none),
---          seconds to keep it, the result
+--          seconds to keep it, the result, rules that the start of an attempt is under, as JSON ('' none)
 -- flags    r  the message was delivered before      c  it is a copy that waited for a dead owner
 --          d  the process that was at it has died, though its worker lives
 --          a  said again, since nobody knows whether it was heard the first time
--- Reply    verdict, attempt, deliveries; verdict: 'ok', 'known' (queued before), 'refused' (an illegal move),
+-- Reply    verdict, attempt, deliveries, what more there is to say; verdict: 'ok', 'known' (queued before), 'refused' (an illegal move),
 --          'stale' (a message that was sent on since, an attempt that is not the newest), 'running' (somebody
---          alive is at it), 'poison' (too many died of it)
+--          alive is at it), 'limited' (a limit stands in the way, and nothing was written), 'poison' (too many died of it)
 local HOUR = 3600
 
 local function record(context, a)
   local run = context.prefix .. 'run:' .. ARGV[a]
   local kind, state, event, slot, ttl = ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], ARGV[a + 5]
   local hop, flags, speaks = tonumber(ARGV[a + 6]), ARGV[a + 7], ARGV[a + 8]
-  local live = redis.call('HMGET', run, 'state', 'hop', 'attempt', 'deliveries', 'lease', 'begun', 'kept')
+  local live = redis.call('HMGET', run, 'state', 'hop', 'attempt', 'deliveries', 'lease', 'begun', 'kept', 'slots', 'batch')
   local before, last = live[1], tonumber(live[2] or '-1')
   local attempt, deliveries = tonumber(live[3] or '0'), tonumber(live[4] or '0')
   local mine = context.lease ~= '' and live[5] == context.lease
@@ -58,6 +58,10 @@ local function record(context, a)
         deliveries = deliveries + 1
       else
         deliveries = 1
+      end
+      if ARGV[a + 13] ~= '' then
+        local limit = admit(context, ARGV[a], cjson.decode(ARGV[a + 13]))
+        if limit then return 'limited', attempt, deliveries, limit end
       end
       if attempt > 0 or before == 'retrying' then redis.call('HDEL', run, 'progress', 'ended') end
       attempt = attempt + 1
@@ -105,6 +109,8 @@ local function record(context, a)
     if renew then redis.call('EXPIRE', run, ttl) end
   end
   if ARGV[a + 10] ~= '' then keep(ARGV[a + 10], ARGV[a + 11], ARGV[a + 12]) end
+  if live[8] and state ~= '' and kind ~= 'started' then let_go(context, ARGV[a], live[8]) end
+  if live[9] and MOVES.final[state] then member_ended(context, ARGV[a], live[9], state) end
   if kind == 'started' and deliveries > tonumber(context.max_deliveries) then
     return 'poison', attempt, deliveries
   end
