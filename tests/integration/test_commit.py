@@ -17,7 +17,7 @@ from errands.broker.commit import Commit, Result, Script, said_again
 from errands.broker.errors import NotHeard
 from errands.broker.events import EventStream
 from errands.broker.keys import Keys
-from errands.broker.runs import LiveRuns, Verdict
+from errands.broker.runs import LiveRuns, Reply, Verdict
 from errands.core.events import Event, Kind
 from errands.core.states import State
 
@@ -152,7 +152,7 @@ def test_a_child_that_died_unheard_does_not_keep_its_run(
     server.set(f"{key_prefix}lease:w1", 1, ex=60)
     live.record(event(Kind.STARTED, pid=1), hop=0)
     assert live.record(event(Kind.STARTED, pid=2), hop=0).verdict is Verdict.RUNNING
-    assert live.record(event(Kind.STARTED, pid=2), hop=0, died=True) == (Verdict.OK, 2, 2)
+    assert live.record(event(Kind.STARTED, pid=2), hop=0, died=True) == Reply(Verdict.OK, 2, 2)
     run = live.get("r")
     assert run is not None
     assert run.facts["pid"] == 2
