@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from celery.schedules import crontab
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from errands import Errands, Queue
@@ -48,10 +47,5 @@ app.provide(
     scope="process",
 )
 
-app.conf.beat_schedule = {
-    "cleanup_expired_sessions": {"task": "cleanup_expired_sessions", "schedule": crontab(minute="0")},
-    "generate_daily_analytics": {
-        "task": "generate_daily_analytics",
-        "schedule": crontab(minute="0", hour="1"),
-    },
-}
+app.schedule("cleanup_expired_sessions", "cleanup_expired_sessions", cron="0 * * * *")
+app.schedule("generate_daily_analytics", "generate_daily_analytics", cron="0 1 * * *", catch_up="all")

@@ -21,6 +21,7 @@ from errands.kits.mail import FakeMailer, Mailer, Message
 from errands.kits.storage import Storage, link_signer
 from errands.kits.storage.fake import MemoryStorage
 from errands.kits.webhooks import FakeSender, Guard, Sender, WebhookStore
+from errands.worker.effects import InlineEffects
 from errands.worker.inline import InlineRuns
 from errands.worker.loop import process_loop
 from school.app import app
@@ -119,12 +120,13 @@ async def school_on(
     await asyncio.to_thread(upgrade if migrate else _make_tables, database)
     mailer, documents, sender = FakeMailer(), FakeDocuments(), FakeSender()
     storage = MemoryStorage(link_signer(given))
-    before = {name: getattr(app, name) for name in ("settings", "keyring", "keys", "_inline_runs")}
+    names = ("settings", "keyring", "keys", "_inline_runs", "inline_effects")
+    before = {name: getattr(app, name) for name in names}
     providers, instances = dict(app.resources._providers), dict(app.resources._instances)
     database_before, eager = app.__dict__.get("database"), app.conf.task_always_eager
     hasher = passwords.use(CHEAP)
     app.settings, app.keyring, app.keys = given, given.keyring(), Keys(given.key_prefix)
-    app._inline_runs = InlineRuns()
+    app._inline_runs, app.inline_effects = InlineRuns(), InlineEffects()
     app.__dict__["database"], app.conf.task_always_eager = database, given.inline
     guard = Guard(given.webhook_allow)
     app.provide(WebhookStore, lambda: WebhookStore(database, given.keyring(), guard), scope="process")

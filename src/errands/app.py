@@ -13,15 +13,19 @@ import redis
 
 from errands import logs, starting
 from errands.broker import leases
+from errands.broker.batch_counts import BatchCounts
 from errands.broker.client import Clients
 from errands.broker.keys import Keys
+from errands.broker.limits import Limits
 from errands.broker.runs import LiveRuns
 from errands.broker.streams.dead_letters import recorder
+from errands.core.batches import BatchStatus
+from errands.core.effects import EffectStore
 from errands.core.errors import ConfigurationError
-from errands.core.limits import Concurrency, Limit
+from errands.core.limits import Concurrency, Limit, declared
 from errands.core.retry import Retry
 from errands.core.secrets import Keyring
-from errands.core.task import Queue, Rules
+from errands.core.task import Queue, Rules, priority_of
 from errands.core.unique import Unique
 from errands.defaults import celery_configuration
 from errands.sending import Sending
@@ -29,6 +33,7 @@ from errands.settings import Settings
 from errands.store.sessions import ASYNC_SESSION, SESSION
 from errands.task import Task, session_parameter
 from errands.worker import signals
+from errands.worker.effects import InlineEffects
 from errands.worker.heartbeat import Heartbeat
 from errands.worker.host import RunLog
 from errands.worker.inline import InlineRuns
@@ -42,6 +47,7 @@ logger = logging.getLogger("errands")
 
 P = ParamSpec("P")
 R = TypeVar("R")
+E = TypeVar("E", bound=Callable[[str, list[str]], int | None])
 
 
 class Kit(Protocol):
@@ -77,10 +83,13 @@ class Errands(Sending):
         self.settings = settings or Settings()
         self.declared_queues = tuple(Queue(queue) if isinstance(queue, str) else queue for queue in queues)
         self.keyring: Keyring = self.settings.keyring()
+        self.signer = self.settings.signer()
+        self.erasers: list[Callable[[str, list[str]], int | None]] = []
         self.keys = Keys(self.settings.key_prefix)
         self.clients = Clients(self.settings.valkey_url)
         self.resources = Resources()
         self._inline_runs = InlineRuns()
+        self.inline_effects = InlineEffects()
         self._live_runs = LiveRuns(
             self.clients,
             self.keys,
@@ -88,11 +97,14 @@ class Errands(Sending):
             events_max=self.settings.events_max,
             max_deliveries=self.settings.max_deliveries,
         )
+        self._batch_counts = BatchCounts(self.clients, self.keys, self._live_runs)
+        self._inline_runs.batches.send = self.send_follow_ups
+        self.resources.provide(BatchStatus, self.batch_before)
         self.resources.provide(SESSION, lambda: self.database.session())
         self.resources.provide(ASYNC_SESSION, lambda: self.database.async_session())
         super().__init__(main, **options)
         configuration = celery_configuration(self.settings)
-        configuration["broker_transport_options"]["on_dead_letter"] = recorder(lambda: self.live)
+        configuration["broker_transport_options"]["on_dead_letter"] = recorder(lambda: self.live, self.signer)
         self.config_from_object(configuration)
         self.steps["worker"].update([Heartbeat, Stopping])
         signals.connect(self)
@@ -111,7 +123,7 @@ class Errands(Sending):
         *,
         name: str | None = None,
         queue: str | None = None,
-        priority: int | None = None,
+        priority: int | str | None = None,
         retry: Retry | None = None,
         aliases: Sequence[str] = (),
         unique: Unique | None = None,
@@ -129,7 +141,7 @@ class Errands(Sending):
         Args:
             name: how messages name it; stable, so that modules can be moved. By default module and function.
             queue: where its messages wait. The task says so itself, whatever it is called.
-            priority: 0 to 9; 9 goes first.
+            priority: "high", "normal" or "low", or Celery's 0 to 9; 9 goes first: see `docs/priority.md`.
             retry: when it is tried again; without it a failed run is over (Celery's `autoretry_for` works).
             aliases: older names that messages may still carry.
             unique: what a second request for the same work gets: see `docs/unique.md`.
@@ -149,7 +161,7 @@ class Errands(Sending):
             limits = options.pop("limit", ())
             rules = Rules(
                 queue=options.pop("queue", None),
-                priority=options.pop("priority", None),
+                priority=_priority(function, options),
                 retry=options.pop("retry", None),
                 aliases=tuple(options.pop("aliases", ())),
                 unique=options.pop("unique", None),
@@ -196,12 +208,41 @@ class Errands(Sending):
         kit.install(self)
         return kit
 
+    def on_erase(self, function: E) -> E:
+        """Have `function` called when a person is erased: for what the application keeps of them itself.
+
+        Args:
+            function: gets the person's id and the ids of their runs, erases, and returns how much that was (or
+                None). It may be called again with the same. If it raises, the erasure has failed.
+        """
+        self.erasers.append(function)
+        return function
+
     # -- parts
 
     @property
     def live(self) -> RunLog:
         """Where events go and live states come from."""
         return self._inline_runs if self.settings.inline else self._live_runs
+
+    @cached_property
+    def _sql_effects(self) -> EffectStore:
+        from errands.store.effects import SqlEffects  # as with `database`
+
+        return SqlEffects(lambda: self.database)
+
+    @property
+    def effects(self) -> EffectStore:
+        """Where outside effects are kept."""
+        return self.inline_effects if self.settings.inline else self._sql_effects
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of all tasks: to see them, and to change them while workers run."""
+        self.finalize()
+        rules = {task.name: task.rules.of_rates_and_slots for task in self.tasks.values() if isinstance(task, Task)}
+        inline = self._inline_runs.limits.changed if self.settings.inline else None
+        return Limits(self.clients, self.keys, declared(rules), inline)
 
     @property
     def valkey(self) -> redis.Redis:
@@ -271,3 +312,11 @@ class Errands(Sending):
         except ConfigurationError as exc:
             logger.critical("%s", exc)
             raise SystemExit(f"errands: {exc}") from exc
+
+
+def _priority(function: Any, options: dict[str, Any]) -> int | None:
+    try:
+        return priority_of(options.pop("priority", None))
+    except ValueError as exc:
+        name = options.get("name") or getattr(function, "__qualname__", function)
+        raise ConfigurationError(f"task {name!r}: {exc}") from exc

@@ -15,12 +15,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from errands.core.errors import ConfigurationError
 from errands.core.secrets import Keyring
+from errands.core.signing import Signer
 
 
 def _env(*names: str) -> Any:
     return AliasChoices(*names)
 
 
+_SHORTEST_MEMORY = 3600
 # Before an address: let kombu's own Redis transport keep the queues, in lists.
 STOCK_LISTS = "stock+"
 
@@ -57,8 +59,13 @@ class Settings(BaseSettings):
 
     # Safety
     secret_keys: SecretStr = SecretStr("")
+    signing_keys: SecretStr = SecretStr("")
+    accept_unsigned: bool = Field(False, description="with signing keys: run unsigned messages as well")
     # An argument belongs into a table or a file, not into every process and log between here and the worker.
     payload_max: int = Field(64 * 1024, gt=0, description="bytes of JSON in one message")
+    offload_max: int = Field(
+        50 * 1024 * 1024, gt=0, description="bytes of JSON in one call of a task with offload=True"
+    )
     result_max: int = Field(64 * 1024, gt=0, description="bytes of a result that the record keeps")
     inline: bool = Field(False, validation_alias=_env("ERRANDS_INLINE", "TASKS_FORCE_INLINE"))
 
@@ -83,6 +90,11 @@ class Settings(BaseSettings):
     events_max: int = Field(1_000_000, ge=1000, description="entries the event stream may hold at most")
     recorder_nice: int = Field(5, ge=0, le=19, description="how far writing the ledger yields to other work")
     progress_interval: float = Field(0.25, ge=0, description="seconds between two progress events of a run")
+
+    # Schedules
+    schedule_catch_up_max: int = Field(
+        1000, ge=1, description="due times that one schedule with catch_up='all' catches up with at the most"
+    )
 
     # Mail
     smtp_host: str = Field("127.0.0.1", validation_alias=_env("ERRANDS_SMTP_HOST", "SMTP_HOST", "EMAIL_HOST"))
@@ -142,6 +154,15 @@ class Settings(BaseSettings):
             raise ValueError(str(exc)) from exc
         return value
 
+    @field_validator("signing_keys")
+    @classmethod
+    def _signing_keys_are_readable(cls, value: SecretStr) -> SecretStr:
+        try:
+            Signer.parse(value.get_secret_value())
+        except ConfigurationError as exc:
+            raise ValueError(str(exc)) from exc
+        return value
+
     @field_validator("log_level")
     @classmethod
     def _level_is_known(cls, value: str) -> str:
@@ -153,6 +174,11 @@ class Settings(BaseSettings):
     def _fill_in(self) -> Settings:
         if self.soft_time_limit > self.time_limit:
             raise ValueError("ERRANDS_SOFT_TIME_LIMIT must not be longer than ERRANDS_TIME_LIMIT")
+        if self.signing_keys.get_secret_value() and self.result_expires < _SHORTEST_MEMORY:
+            raise ValueError(
+                "with ERRANDS_SIGNING_KEYS, ERRANDS_RESULT_EXPIRES must be 3600 seconds or more: what tells an "
+                "old message from a new one is that ended runs are remembered"
+            )
         if self.firebase_enabled and not self.firebase_functions_url:
             raise ValueError("FIREBASE_ENABLED needs FIREBASE_FUNCTIONS_URL")
         self.home = self.home.absolute()
@@ -168,6 +194,10 @@ class Settings(BaseSettings):
     def keyring(self) -> Keyring:
         """The keys that seal secret arguments."""
         return Keyring.parse(self.secret_keys.get_secret_value())
+
+    def signer(self) -> Signer | None:
+        """The keys that sign messages; None where there are none."""
+        return Signer.parse(self.signing_keys.get_secret_value())
 
     def link_key(self) -> bytes:
         """The key that signs download links: 32 bytes, derived from the first secret key."""

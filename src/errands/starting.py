@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 from kombu.entity import Queue as BrokerQueue
 
 from errands.broker.checks import check_eviction
-from errands.core.errors import ConfigurationError
+from errands.broker.streams.consuming import Consuming
+from errands.core.errors import ConfigurationError, InvalidArguments, SecretError
+from errands.core.limits import declared
+from errands.core.schedule import Schedule, check_names
 from errands.defaults import route
 from errands.store.sessions import is_session
 from errands.task import Task
@@ -23,6 +26,8 @@ def check(app: Errands) -> None:
         if not isinstance(task, Task) or task.function is None:
             continue
         sessions = sessions or any(map(is_session, task.arguments.resources.values()))
+        if task.rules.fair_by is not None and not app.settings.inline:
+            _check_takes_turns(app, name)
         if task.arguments.secrets and not app.keyring:
             raise ConfigurationError(
                 f"task {name!r} has a secret argument, and there is no key to seal it with: set "
@@ -31,12 +36,8 @@ def check(app: Errands) -> None:
     if sessions:
         # Now, and not in the first run: that would hold the loop up, or be done in each child anew.
         from errands.store import outbox  # noqa: F401
-    for entry_name, entry in (app.conf.beat_schedule or {}).items():
-        if entry["task"] not in app.tasks:
-            raise ConfigurationError(
-                f"schedule {entry_name!r} names the task {entry['task']!r}, which is not registered: "
-                "import the module that declares it, or correct the name"
-            )
+    for schedule in app.declared_schedules.values():
+        _check_schedule(app, schedule)
     if {"pickle", "application/x-python-serialize"} & set(app.conf.accept_content):
         raise ConfigurationError(
             "accept_content allows pickle: whoever reaches the broker could run any code in the workers. "
@@ -46,11 +47,33 @@ def check(app: Errands) -> None:
         check_eviction(app.valkey, app.settings.valkey_url)
 
 
+def _check_schedule(app: Errands, schedule: Schedule) -> None:
+    check_names(schedule, app.tasks, app.queue_names)
+    task = app.tasks[schedule.task]
+    if not isinstance(task, Task) or task.function is None:
+        return
+    try:
+        app.prepare(task, schedule.args, schedule.kwargs)
+    except (InvalidArguments, SecretError) as exc:
+        raise ConfigurationError(f"schedule {schedule.name!r}: its arguments do not fit: {exc}") from exc
+
+
+def _check_takes_turns(app: Errands, task: str) -> None:
+    with app.connection_for_read() as connection:
+        channel = getattr(connection.get_transport_cls(), "Channel", None)
+    if not (isinstance(channel, type) and issubclass(channel, Consuming)):
+        raise ConfigurationError(
+            f"task {task!r} has fair_by, and in the queues of {app.settings.broker_url.partition(':')[0]}:// "
+            "tenants cannot take turns: use a broker of redis:// (see docs/fairness.md), or take fair_by out"
+        )
+
+
 def declare(app: Errands) -> None:
     """Make known the tasks' older names, and the queues they wait in.
 
     Raises:
-        ConfigurationError: a task waits in a queue that the app does not declare.
+        ConfigurationError: a task waits in a queue that the app does not declare; two tasks share a limit and
+            say differently what it is.
     """
     names = {queue.name for queue in app.declared_queues}
     wanted: dict[str, str] = {}
@@ -61,6 +84,7 @@ def declare(app: Errands) -> None:
             app._tasks[alias] = task
         if task.rules.queue is not None:
             wanted[task.rules.queue] = task.name
+    declared({task.name: task.rules.of_rates_and_slots for task in app._tasks.values() if isinstance(task, Task)})
     if app.declared_queues:
         for queue, task_name in wanted.items():
             if queue not in names:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, get_type_hin
 import celery
 from celery.result import AsyncResult
 
-from errands.core.arguments import Arguments
-from errands.core.errors import InvalidArguments
+from errands.core.arguments import Arguments, secrets_of
+from errands.core.errors import ConfigurationError, InvalidArguments
+from errands.core.fairness import check_fair_by
+from errands.core.limits import check_all
 from errands.core.task import Rules
 from errands.store.sessions import is_session
 from errands.worker import execution, settling
@@ -60,15 +62,27 @@ class Task(celery.Task, Generic[P, R]):
         cls.is_async = inspect.iscoroutinefunction(function)
         cls.typing = False  # the check against the type hints says more, and knows of resources
         cls.run = _bridge(function, takes_itself=cls.takes_itself)
-        cls.rules.check(cls.name, list(inspect.signature(function).parameters)[cls.takes_itself :])
+        parameters = list(inspect.signature(function).parameters)[cls.takes_itself :]
+        cls.rules.check(cls.name, parameters, secrets_of(function))
+        soft, hard = (cls.__dict__.get(name) for name in ("soft_time_limit", "time_limit"))
+        if soft and hard and soft > hard:
+            raise ConfigurationError(
+                f"task {cls.name!r}: soft_time_limit={soft} is longer than time_limit={hard}; the soft limit comes first"
+            )
 
     @cached_property
     def arguments(self) -> Arguments:
         """What may be sent to this task."""
-        return Arguments(
+        found = Arguments(
             self.name, self.function, is_resource=self.app.resources.has, skip_first=self.takes_itself,
             aliases=self.rules.aliases,
         )  # fmt: skip
+        if self.rules.unique is not None:  # only now it is known which parameters are given by the worker
+            self.rules.unique.check(self.name, found.names, found.secrets)
+        if self.rules.fair_by is not None:
+            check_fair_by(self.name, self.rules.fair_by, found.names, found.secrets)
+        check_all(self.name, self.rules.of_rates_and_slots, found.names, found.secrets)
+        return found
 
     def apply_async(
         self,
@@ -128,8 +142,8 @@ class Task(celery.Task, Generic[P, R]):
             calls: one item for each run: a tuple or list of arguments, a mapping of named ones, or a
                 signature of this task (for both, or for options of its own, such as a `task_id`). Any
                 iterable: it is read a chunk at a time, so a generator of a million calls needs little memory.
-            chunk: how many go together. All of them are checked before the first of them is sent; none is
-                read before the chunk ahead of it was accepted. Large messages go in smaller chunks.
+            chunk: how many go together. All of them are checked before the first of them is sent; the
+                next ones are read while the broker takes these. Large messages go in smaller chunks.
             owner: whose runs they are, as in `apply_async`.
             options: for all of them, as in `apply_async`.
 
@@ -188,6 +202,32 @@ class Task(celery.Task, Generic[P, R]):
             self.app.send_on_commit(session, self.name, *ready, task_id=task_id, owner=owner, **options)
         )
 
+    def delay_many_on_commit(
+        self,
+        session: Session | AsyncSession,
+        calls: Iterable[Any],
+        *,
+        owner: str | None = None,
+        **options: Any,
+    ) -> list[str]:
+        """Send many runs when `session` commits, in bulk.
+
+        Args:
+            session: as in `delay_on_commit`. A `Session` writes the rows as they come, a thousand at a time;
+                an `AsyncSession` holds them until it flushes.
+            calls: as in `delay_many`: any iterable.
+            owner, options: for all of them, as in `apply_on_commit`.
+
+        Returns:
+            The runs' ids, in the order of the calls, known at once.
+
+        Raises:
+            InvalidArguments, PayloadTooLarge, SecretError: a call is wrong; the text says which, counted
+                from 0. Roll the transaction back, or the calls before it are sent.
+        """
+        ids: list[str] = self.app.send_many_on_commit(session, self, calls, owner, options)
+        return ids
+
     def signature(self, args: Any = None, kwargs: Any = None, *starargs: Any, **starkwargs: Any) -> Any:
         """A signature; secret arguments are sealed in it, since a chain carries it in other runs' messages.
 
@@ -196,14 +236,36 @@ class Task(celery.Task, Generic[P, R]):
         """
         if self.function is not None and self.arguments.secrets:
             args, kwargs = args or (), kwargs or {}
-            by_position = self.arguments.secrets_by_position(args, kwargs)
+            request = self.request  # a retry's arguments are those of the message, and sealed already
+            by_position = args is not request.args and self.arguments.secrets_by_position(args, kwargs)
             if by_position:
                 names = ", ".join(sorted(by_position))
                 raise InvalidArguments(self.name, [f"{names}: give a secret by keyword in a signature"])
-            kwargs = self.app.seal(self, kwargs)
+            if kwargs is not request.kwargs:
+                kwargs = self.app.seal(self, kwargs)
         return super().signature(args, kwargs, *starargs, **starkwargs)
 
     subtask = signature
+
+    def map(self, it: Any) -> Any:
+        """As Celery's. Of a task with secrets it is refused: they would be open in another task's message."""
+        self._refuse_secrets("map")
+        return super().map(it)
+
+    def starmap(self, it: Any) -> Any:
+        """As Celery's; as `map`."""
+        self._refuse_secrets("starmap")
+        return super().starmap(it)
+
+    def chunks(self, it: Any, n: int) -> Any:
+        """As Celery's; as `map`."""
+        self._refuse_secrets("chunks")
+        return super().chunks(it, n)
+
+    def _refuse_secrets(self, way: str) -> None:
+        if self.function is not None and self.arguments.secrets:
+            names = ", ".join(sorted(self.arguments.secrets))
+            raise InvalidArguments(self.name, [f"{names}: {way} cannot seal them; use delay_many"])
 
     def on_retry(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Celery calls this when another attempt was sent. Overriding it, call it as well."""
@@ -230,8 +292,9 @@ def _bridge(function: Callable[..., Any], *, takes_itself: bool) -> Callable[...
 
     @functools.wraps(function)
     def run(self: Task[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if self.request.called_directly:
+        request = self.request
+        if request.called_directly:
             return function(self, *args, **kwargs) if takes_itself else function(*args, **kwargs)
-        return execution.attempt(self, args, kwargs)
+        return execution.attempt(self, request, args, kwargs)
 
     return run

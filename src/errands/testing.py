@@ -16,14 +16,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from errands.app import Errands
+from errands.beat.rehearsal import FakeLoad, rehearse
 from errands.core import clock
 from errands.core.clock import FakeClock
 from errands.core.events import Event
+from errands.core.schedule import DueTime
 from errands.core.secrets import mask
 from errands.task import Task
 from errands.worker.inline import InlineRuns
@@ -35,11 +38,13 @@ __all__ = [
     "Drained",
     "Enqueued",
     "FakeClock",
+    "FakeLoad",
     "Sent",
     "assert_enqueued",
     "capture",
     "drain",
     "inline",
+    "run_schedules",
 ]
 
 
@@ -132,9 +137,12 @@ class Enqueued:
             while self._items:
                 if len(done) >= most:
                     raise RuntimeError(f"drain: {most} runs, and still more: does a task send itself?")
-                sent = _sent(self._items.pop(0))
+                item = self._items.pop(0)
+                sent = _sent(item)
                 task = self.app.tasks[sent.task]
-                result = task.apply(sent.args, sent.kwargs, task_id=sent.id, throw=throw)
+                result = task.apply(
+                    sent.args, sent.kwargs, task_id=sent.id, throw=throw, headers=item.get("headers")
+                )
                 done.append(Drained(sent, result.state, result.result))
         return done
 
@@ -147,6 +155,7 @@ def inline(app: Errands) -> Iterator[InlineRuns]:
     """
     with _inline_mode(app) as runs:
         runs.clear()
+        app.inline_effects.clear()
         yield runs
 
 
@@ -155,6 +164,26 @@ def capture(app: Errands) -> Iterator[Enqueued]:
     """Send nothing inside the block; remember what would have been sent."""
     with app.capturing() as items:
         yield Enqueued(app, items)
+
+
+def run_schedules(app: Errands, until: datetime, *, load: FakeLoad | None = None) -> list[DueTime]:
+    """Let the time pass up to `until`, and send what the app's schedules say is due on the way.
+
+    Inside `inline` the runs are run, inside `capture` they are remembered. The clock must be a `FakeClock`;
+    it moves on to each due time in turn, and to `until` in the end.
+
+    Args:
+        app: its schedules, as the code declares them; each is first due after the present moment.
+        until: with a time zone.
+        load: what conditions (`only_if`) are to find; by default nothing waits and no processor is busy.
+
+    Returns:
+        What became of each due time, in order: `schedule`, `due`, `outcome`, `run_id`, `reason`.
+
+    Raises:
+        RuntimeError: the clock is the real one.
+    """
+    return rehearse(app, until, load)
 
 
 def assert_enqueued(enqueued: Enqueued, task: Task[..., Any] | str, *args: Any, **kwargs: Any) -> Sent:

@@ -51,7 +51,7 @@ def commit(database: Database, *run_ids: str) -> None:
 def waiting(database: Database) -> dict[str, OutboxRow]:
     with database.reading() as connection:
         rows = [reads.outbox_run(connection, run_id) for run_id in ("a", "b", "c")]
-    return {row.id: row for row in rows if row is not None}
+    return {row.id: row for row in rows if row is not None and row.sent_at is None}
 
 
 def test_it_sends_what_was_left_behind(database: Database) -> None:

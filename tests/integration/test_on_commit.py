@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from errands import Database, Errands, InvalidArguments, Keyring, Secret, Settings
+from errands.core import clock
+from errands.core.clock import FakeClock
 from errands.core.events import Kind
 from errands.store import outbox, tables
 from errands.testing import Enqueued, capture, inline
@@ -42,7 +45,7 @@ def enqueued(app: Errands) -> Iterator[Enqueued]:
 
 def waiting(database: Database) -> int:
     with database.reading() as connection:
-        return connection.scalar(select(func.count()).select_from(tables.outbox)) or 0
+        return connection.scalar(select(func.count()).where(tables.outbox.c.sent_at.is_(None))) or 0
 
 
 def test_the_id_is_known_at_once_and_the_sending_follows_the_commit(app: Errands, enqueued: Enqueued) -> None:
@@ -125,13 +128,17 @@ def test_an_id_that_waits_already_is_the_same_run(app: Errands) -> None:
 
 
 def test_options_and_owner_travel_along(app: Errands, enqueued: Enqueued) -> None:
-    with app.acting_as("7"), app.database.session() as session:
-        app.tasks["greet"].apply_on_commit(session, ("Ann",), countdown=60, task_id="mine")
-        session.flush()
-        row: Any = session.execute(select(tables.outbox)).one()
-        assert row.owner == "7"
+    with clock.use(FakeClock()) as now:
+        with app.acting_as("7"), app.database.session() as session:
+            app.tasks["greet"].apply_on_commit(session, ("Ann",), countdown=60, expires=90, task_id="mine")
+            session.flush()
+            row: Any = session.execute(select(tables.outbox)).one()
+            assert row.owner == "7"
+            called = clock.now()
+            now.advance(5)  # seconds count from the call, however long the transaction takes
     sent = enqueued.assert_enqueued("greet", "Ann")
-    assert (sent.id, sent.countdown) == ("mine", 60)
+    assert (sent.id, sent.eta) == ("mine", called + timedelta(seconds=60))
+    assert sent.countdown is None
 
 
 def test_a_broker_that_is_down_does_not_hurt_the_request(app: Errands) -> None:

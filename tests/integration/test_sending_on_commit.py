@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from celery.exceptions import QueueNotFound
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
-from errands import Errands, Settings
+from errands import Errands, InvalidArguments, Settings
 from errands.beat.relay import Relay
 from errands.doors.local.ports import free_port
 from errands.store import outbox, tables
@@ -32,7 +34,7 @@ def app_on(url: str, folder: Path, prefix: str, database: Database) -> Errands:
 
 def left(database: Database) -> int:
     with database.reading() as connection:
-        return connection.scalar(select(func.count()).select_from(tables.outbox)) or 0
+        return connection.scalar(select(func.count()).where(tables.outbox.c.sent_at.is_(None))) or 0
 
 
 def sent(app: Errands) -> int:
@@ -109,3 +111,56 @@ def test_rows_that_celery_has_to_send_are_sent(
         app.tasks["greet"].apply_on_commit(session, ("Ann",), compression="zlib")
         app.tasks["greet"].delay_on_commit(session, "Bob")
     assert (sent(app), left(sqlite_database)) == (2, 0)
+
+
+def test_many_runs_of_one_transaction_go_in_bulk(
+    valkey_url: str, tmp_path: Path, key_prefix: str, database: Database
+) -> None:
+    """More rows than one statement has room for parameters."""
+    app = app_on(valkey_url, tmp_path, key_prefix, database)
+    greet = app.tasks["greet"]
+    with app.acting_as("7"), app.database.session() as session:
+        calls = [*((f"n{n}",) for n in range(2998)), {"name": "named"}, greet.s("mine").set(task_id="mine")]
+        ids = greet.delay_many_on_commit(session, iter(calls))
+        assert sent(app) == 0
+    assert (len(set(ids)), ids[-1], sent(app), left(database)) == (3000, "mine", 3000, 0)
+    run = app.live.get("mine")
+    assert run is not None
+    assert (run.facts["args"], run.facts["owner"]) == (["mine"], "7")
+
+
+async def test_many_runs_of_an_asyncio_transaction(
+    valkey_url: str, tmp_path: Path, key_prefix: str, database: Database
+) -> None:
+    app = app_on(valkey_url, tmp_path, key_prefix, database)
+    async with app.database.async_session() as session:
+        ids = app.tasks["greet"].delay_many_on_commit(session, ((f"n{n}",) for n in range(2500)))
+        assert sent(app) == 0
+    assert (len(set(ids)), sent(app), left(database)) == (2500, 2500, 0)
+
+
+def test_a_bad_call_among_many_is_named_and_nothing_is_sent(
+    valkey_url: str, tmp_path: Path, key_prefix: str, sqlite_database: Database
+) -> None:
+    app = app_on(valkey_url, tmp_path, key_prefix, sqlite_database)
+    with pytest.raises(InvalidArguments, match="call 2: name: Input should be a valid string"):
+        with app.database.session() as session:
+            app.tasks["greet"].delay_many_on_commit(session, [("a",), ("b",), (3,)])
+    assert (sent(app), left(sqlite_database)) == (0, 0)
+
+
+def test_a_session_holds_a_thousand_rows_at_most_while_it_is_given_many(
+    valkey_url: str, tmp_path: Path, key_prefix: str, sqlite_database: Database
+) -> None:
+    app = app_on(valkey_url, tmp_path, key_prefix, sqlite_database)
+    held: list[int] = []
+
+    def calls(session: Session) -> Iterator[tuple[str]]:
+        for n in range(5000):
+            held.append(len(session.new))
+            yield (f"n{n}",)
+
+    with app.database.session() as session:
+        app.tasks["greet"].delay_many_on_commit(session, calls(session))
+        session.rollback()
+    assert max(held) <= 1000

@@ -316,3 +316,53 @@ def isolate_here() -> bool:
 @app.task(name="rated", queue=QUEUE, rate_limit="2/h")
 async def rated(n: int) -> int:
     return n
+
+
+@app.task(name="spins_in_parts", queue=QUEUE, soft_time_limit=1, time_limit=30)
+async def spins_in_parts() -> str:
+    try:
+        while True:  # it never gives the loop to others
+            sum(range(1000))
+    except SoftTimeLimitExceeded:
+        return "a part"
+
+
+@app.task(name="spins", queue=QUEUE, soft_time_limit=1, time_limit=2)
+async def spins() -> None:
+    while True:
+        try:
+            while True:
+                sum(range(1000))
+        except Exception:  # noqa: BLE001, S110, PERF203 - not even a soft limit ends it
+            pass
+
+
+@app.task(name="stuck", queue=QUEUE, time_limit=1)
+async def stuck() -> None:
+    time.sleep(600)  # code that nothing in Python can interrupt
+
+
+@app.task(name="waits_for", queue=QUEUE)
+async def waits_for(path: str, *, run: Run) -> int:
+    effect("waits", run.id)
+    while not Path(path).exists():  # noqa: ASYNC110 - the test makes it
+        await asyncio.sleep(0.02)
+    return run.attempt
+
+
+@app.task(name="has_a_second", queue=QUEUE, deadline=1.5)
+async def has_a_second() -> str:
+    try:
+        await asyncio.sleep(600)
+    except SoftTimeLimitExceeded:
+        return "a part"
+    return "all of it"
+
+
+@app.task(name="has_a_second_in_a_thread", queue=QUEUE, deadline=1.5)
+def has_a_second_in_a_thread() -> str:
+    try:
+        while True:
+            time.sleep(0.05)
+    except SoftTimeLimitExceeded:
+        return "a part"

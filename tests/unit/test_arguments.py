@@ -104,8 +104,9 @@ def test_secrets_are_sealed_in_the_message_and_open_in_the_worker(keyring: Keyri
     args, kwargs = arguments.prepare(("a@b.c", "open sesame"), {}, keyring)
     assert "sesame" not in str((args, kwargs))
     assert is_sealed(args[1])
-    assert arguments.restore(args, kwargs, keyring) == (("a@b.c", "open sesame"), {})
-    assert arguments.opened(("a@b.c", "open sesame"), {}) == ["open sesame"]
+    opened: list[str] = []
+    assert arguments.restore(args, kwargs, keyring, opened) == (("a@b.c", "open sesame"), {})
+    assert opened == ["open sesame"]
 
 
 def test_a_sealed_secret_may_be_sent_on(keyring: Keyring) -> None:

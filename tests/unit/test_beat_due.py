@@ -8,7 +8,8 @@ import pytest
 from celery import Celery
 from celery.schedules import crontab, schedule
 
-from errands.beat.due import first_due, latest_due, run_id
+from errands.beat.due import first_due, latest_due
+from errands.core.schedule import run_id
 
 
 def at(text: str) -> datetime:

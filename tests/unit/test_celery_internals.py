@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from contextvars import Context, copy_context
 from typing import Any
 
 from celery import Task, _state
@@ -12,18 +13,25 @@ from celery.utils.threads import LocalStack
 from celery.worker.consumer import Consumer
 from celery.worker.request import Request
 
+from errands.worker.celery_stacks import share_stack
 
-def test_stacks_ask_a_function_for_their_key() -> None:
+
+def test_stacks_keep_what_they_hold_in_an_attribute_of_their_local() -> None:
     """errands.worker.celery_stacks"""
     stack = LocalStack()
-    key = ["a"]
-    stack.__ident_func__ = lambda: key[0]
+    share_stack(stack)
     stack.push(1)
-    key[0] = "b"
-    assert stack.top is None
-    key[0] = "a"
-    assert stack.top == 1
-    assert hasattr(_state._task_stack, "__ident_func__")
+    beside = copy_context()
+    beside.run(stack.push, 2)
+    assert (stack.top, stack.stack, len(stack)) == (2, [1, 2], 2)  # what began here sees, and shares, the stack
+    elsewhere = Context()
+    assert elsewhere.run(lambda: (stack.top, stack.stack)) == (None, [])
+    elsewhere.run(stack.push, 3)
+    assert stack.pop() == 2
+    assert stack.pop() == 1
+    assert (stack.top, stack.pop()) == (None, None)
+    assert elsewhere.run(lambda: stack.top) == 3
+    assert isinstance(_state._task_stack._local, type(stack._local))
 
 
 def test_the_tracer_tells_the_end_after_storing_the_result() -> None:

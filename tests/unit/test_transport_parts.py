@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from errands.broker.keys import Keys
 from errands.broker.streams import layout
 from errands.broker.streams.dead_letters import recorder
 from errands.broker.streams.holdings import grouped
-from errands.broker.streams.message import Message, NotAMessage, due_ms, unpack
+from errands.broker.streams.message import Message, NotAMessage, NotDue, due_ms, unpack
 from errands.broker.streams.options import Options
 from errands.broker.streams.qos import QoS
 from errands.core.events import Event, Kind
@@ -121,22 +122,33 @@ def test_what_is_no_message(fields: list[bytes]) -> None:
         unpack(fields, "s|1-0")
 
 
-def test_a_time_to_come_delays() -> None:
+def test_a_time_delays() -> None:
+    """Whether it is to come is for the server to say, by its clock."""
     now = datetime.now(UTC)
-    later = now + timedelta(hours=1)
-    assert due_ms(later.isoformat()) == int(later.timestamp() * 1000)
-    assert due_ms(later) == int(later.timestamp() * 1000)
-    assert due_ms((now + timedelta(seconds=0.3)).isoformat()) == 0
-    assert due_ms((now - timedelta(hours=1)).isoformat()) == 0
+    for at in (now - timedelta(hours=1), now, now + timedelta(hours=1)):
+        assert due_ms(at.isoformat()) == due_ms(at) == math.ceil(at.timestamp() * 1000)
+    assert due_ms("2033-05-18T03:33:20.0001") == 2_000_000_000_001, "never early, by no part of a millisecond"
     assert due_ms("tomorrow") == due_ms(None) == due_ms(17) == 0
 
 
 def test_what_is_delivered_is_due_whatever_this_clock_says() -> None:
     ahead = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
-    told = unpack(entry(headers={"eta": ahead}), "s|1-0")["headers"]["eta"]
-    assert datetime.fromisoformat(told) <= datetime.now(UTC)
+    ours = entry(headers={"eta": ahead, "errands": {}})
+    was_delayed = [*entry(headers={"eta": ahead}), b"d", b"1"]
+    for fields in (ours, was_delayed):
+        message = unpack(fields, "s|1-0")
+        assert datetime.fromisoformat(message["headers"]["eta"]) <= datetime.now(UTC)
+        assert "redelivered" not in message["properties"]["delivery_info"]
     past = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
-    assert unpack(entry(headers={"eta": past}), "s|1-0")["headers"]["eta"] == past
+    assert unpack(entry(headers={"eta": past, "errands": {}}), "s|1-0")["headers"]["eta"] == past
+
+
+def test_what_others_wrote_into_the_stream_too_early_is_put_off() -> None:
+    fields = entry(headers={"eta": "2033-05-18T03:33:20Z", "id": "r"})
+    with pytest.raises(NotDue) as caught:
+        unpack(fields, "s|1999999999999-0")
+    assert (caught.value.due_ms, caught.value.run_id) == (2_000_000_000_000, "r")
+    assert unpack(fields, "s|2000000000000-0")["headers"]["id"] == "r"
 
 
 def test_only_what_is_acknowledged_before_it_ran_is_urgent() -> None:

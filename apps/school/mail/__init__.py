@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from errands import Retry, Run
-from errands.kits.mail import Attachment, Mailer, Templates, stable_message_id
+from errands.kits.mail import Attachment, Mailer, Templates, send_once, stable_message_id
 from school.app import SCHOOL_NAME, app
 
 # Passing errors of SMTP, connections and time-outs; what will never be accepted is a `Discard` of the kit.
@@ -22,7 +22,7 @@ async def send(
     message = rendered.to(
         email, attachments=attachments, message_id=stable_message_id(f"{mail}:{run.id}", domain)
     )
-    return (await mailer.send(message)).message_id
+    return (await send_once(run, mailer, message)).message_id
 
 
 def page(path: str) -> str:

@@ -30,9 +30,9 @@ class Publisher(Protocol):
 
 
 class Relay:
-    """Sends the outbox's rows, oldest first, and takes them out.
+    """Sends the outbox's rows that were not sent, oldest first, and marks them.
 
-    A row that was sent, and whose deletion a crash prevented, is sent again: the second sending of a run's
+    A row that was sent, and whose mark a crash prevented, is sent again: the second sending of a run's
     id is dropped by the broker's side. A row that cannot be sent stays, with its error, and is tried again
     after 2, 4, 8… seconds, every 300 at last; it never goes by itself.
 
@@ -74,7 +74,7 @@ class Relay:
                 )  # fmt: skip
         sent = [row.id for row in rows if row.id not in refused]
         if sent:
-            outbox.remove(self._database, sent)
+            outbox.mark_sent(self._database, sent)
             _log.info("sent runs that their processes had left in the outbox", count=len(sent))
         return len(sent)
 

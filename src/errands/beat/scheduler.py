@@ -2,48 +2,57 @@
 
 from __future__ import annotations
 
-import copy
-import json
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
-import redis
 import structlog
 from celery import beat
 
-from errands.beat import due
+from errands.beat.book import Book
+from errands.beat.line import BrokerLine, LiveLoad
+from errands.beat.sender import Fenced, Sender
 from errands.beat.service import BeatService
-from errands.core import clock
 
 _log = structlog.get_logger(__name__)
 
-_LONGEST_SLEEP = 5.0  # seconds; a clock that was set is noticed within this
+_LONGEST_SLEEP = 1.0  # a row that somebody changed, and a clock that was set, are noticed within this
 _LOOK_SECONDS = 1.0
+_FOLLOW_SECONDS = 0.5
 
 
 class Scheduler(beat.Scheduler):
-    """Sends what `app.conf.beat_schedule` says is due, while its beat leads.
+    """Sends what the app's schedules say is due, while its beat leads.
 
     - Each due time has a run id of its own, made of the schedule's name and the time: twice sent is one run.
+    - A run is sent in one step with the note that its time was dealt with, and only while the lease is ours:
+      a beat that stood still and wakes up late sends nothing.
     - When each schedule was last due is kept in Valkey, beside the queues: what a crash takes from the one it
-      takes from the other, and what was lost is sent again, under the same id.
-    - Due times that passed while no beat ran are caught up with by one run, for the last of them.
-    - A schedule that is new, or was changed, is first due after the moment at which it was first seen.
+      takes from the other, and what was lost is sent again, under the same id. The database has a copy.
+    - Things are due by Valkey's clock, which all beats share.
 
-    It works in a thread of the beat's service, which it starts: a signal that ends the process is raised in
+    It works in threads of the beat's service, which it starts: a signal that ends the process is raised in
     the main thread, and would cut a sending off in the middle.
     """
 
-    def __init__(self, app: Any, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, app: Any, *args: Any, now: Callable[[], datetime] | None = None, **kwargs: Any
+    ) -> None:
         self.service: BeatService | None = None
+        self.book = Book(app)
+        self._sender = Sender(
+            app.main or "", BrokerLine(app, self.book, self._lead, now=now), LiveLoad(app),
+            most=app.settings.schedule_catch_up_max,
+        )  # fmt: skip
         self._token = 0
-        self._last: dict[str, datetime] = {}
         super().__init__(app, *args, **kwargs)
 
     def setup_schedule(self) -> None:
         """Read the schedules and start the service. Not called for a lazy scheduler."""
         super().setup_schedule()
-        self.service = BeatService(self.app, schedules=self.send_due)
+        self.service = BeatService(
+            self.app, schedules={"scheduler": self.send_due, "schedules": self._keep_book}
+        )
         self.service.start()
 
     def close(self) -> None:
@@ -67,59 +76,25 @@ class Scheduler(beat.Scheduler):
         token = self.service.leader.token if self.service is not None else 0
         if token == 0:
             self._token = 0
-            return _LOOK_SECONDS
-        if token != self._token:
-            self._last = self._load()
-            self._token = token
-        sleep = _LONGEST_SLEEP
-        for entry in list(self.schedule.values()):
-            now = clock.now()
-            try:
-                when = due.latest_due(entry.schedule, self._last[entry.name], now)
-                if when is not None and not self._send(entry, when):
-                    continue
-                following = due.first_due(entry.schedule, self._last[entry.name])
-            except redis.RedisError:
-                raise
-            except Exception:  # noqa: BLE001 - one bad schedule must not stop the others
-                _log.exception("a schedule cannot be worked out", schedule=entry.name)
-                continue
-            sleep = min(sleep, (following - clock.now()).total_seconds())
-        return max(sleep, 0.01)
-
-    def _send(self, entry: Any, when: datetime) -> bool:
-        """Send the run of one due time; then note it. False where it has to be tried again."""
-        if self.service is None or self.service.leader.token != self._token:
-            return False
-        named = copy.copy(entry)
-        named.options = {**entry.options, "task_id": due.run_id(self.app.main or "", entry.name, when)}
+            return _FOLLOW_SECONDS
         try:
-            self.apply_async(named, advance=False)
-        except beat.SchedulingError as exc:
-            _log.error(
-                "a due run cannot be sent; trying again", schedule=entry.name, due=when, reason=str(exc)
-            )
-            return False
-        late = (clock.now() - when).total_seconds()
-        _log.info("sent", schedule=entry.name, task=entry.task, due=when.isoformat(), late_s=round(late, 3))
-        self._note(entry, when)
-        return True
+            if token != self._token:
+                self.book.look()
+                self._sender.begin()
+                self._token = token
+            look_at = self._sender.step(self.book.schedules())
+        except Fenced:
+            _log.warning("another beat leads; nothing was sent")
+            self._token = 0
+            return _FOLLOW_SECONDS
+        return min(max((look_at - self._sender.line.now()).total_seconds(), 0.01), _LONGEST_SLEEP)
 
-    def _load(self) -> dict[str, datetime]:
-        found: dict[bytes, bytes] = self.app.valkey.hgetall(self.app.keys.schedule_state)
-        last = {}
-        for entry in self.schedule.values():
-            state = json.loads(found.get(entry.name.encode(), b"{}"))
-            if state.get("schedule") == repr(entry.schedule):
-                last[entry.name] = datetime.fromisoformat(state["last"]).astimezone(UTC)
-            else:
-                self._note(entry, clock.now(), into=last)
-        return last
+    def _lead(self) -> str:
+        leader = self.service.leader if self.service is not None else None
+        return f"{self._token}:{leader.name}" if leader is not None and leader.token == self._token else ""
 
-    def _note(self, entry: Any, when: datetime, into: dict[str, datetime] | None = None) -> None:
-        (self._last if into is None else into)[entry.name] = when
-        state = json.dumps({"last": when.isoformat(), "schedule": repr(entry.schedule)})
-        self.app.valkey.hset(self.app.keys.schedule_state, entry.name, state)
+    def _keep_book(self) -> float:
+        return self.book.step(self.service is not None and self.service.leader.leading)
 
     @property
     def info(self) -> str:

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import redis
@@ -15,8 +15,11 @@ import structlog
 from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy.exc import InterfaceError, OperationalError
 
+from errands.beat.batches import BatchApp, BatchKeeper
+from errands.beat.durable import DurableRuns
 from errands.beat.leader import Leader
 from errands.beat.niceness import yield_to_others
+from errands.beat.payloads import PayloadPruner
 from errands.beat.pruner import Pruner
 from errands.beat.recorder import Recorder
 from errands.beat.relay import Publisher, Relay
@@ -44,7 +47,7 @@ _GATHER_SECONDS = 0.1
 _FOLLOW_SECONDS = 0.5
 
 
-class App(Publisher, Protocol):
+class App(Publisher, BatchApp, Protocol):
     """What the beat needs of an `Errands` app."""
 
     @property
@@ -55,6 +58,11 @@ class App(Publisher, Protocol):
 
     @property
     def database(self) -> Database: ...
+
+    @property
+    def tasks(self) -> Any: ...
+
+    def discard_payloads(self, keys: Iterable[str]) -> None: ...
 
     @property
     def settings(self) -> Any: ...
@@ -71,7 +79,7 @@ class BeatService:
         app: an `Errands` app.
         name: of this beat, unique; host, process id and a random part by default.
         lease_seconds: how long another beat waits before it takes over from one that has died.
-        schedules: sends what is due, and returns seconds until its next call.
+        schedules: by thread, what sends due runs; each returns seconds until its next call.
     """
 
     def __init__(
@@ -80,7 +88,7 @@ class BeatService:
         *,
         name: str | None = None,
         lease_seconds: float = 10.0,
-        schedules: Callable[[], float] | None = None,
+        schedules: Mapping[str, Callable[[], float]] | None = None,
     ) -> None:
         self.name = name or f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.leader = Leader(
@@ -94,13 +102,17 @@ class BeatService:
             EventStream(app.valkey, app.keys.events), app.database, name=app.keys.events, block_ms=_BLOCK_MS
         )
         self._relay = Relay(app, app.database, after=app.settings.outbox_after)
+        self._durable = DurableRuns(app, app.database, after=app.settings.outbox_after)
         self._pruner = Pruner(
             app.database,
             run_days=app.settings.retention_days,
             dead_letter_days=app.settings.dead_letter_days,
             stopped=lambda: self._stopping.is_set() or not self.leader.leading,
         )
-        self._schedules = schedules
+        self._payload_pruner = PayloadPruner(
+            app, app.database, stopped=lambda: self._stopping.is_set() or not self.leader.leading
+        )
+        self._schedules = dict(schedules or {})
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
@@ -114,10 +126,11 @@ class BeatService:
             "leader": self._lead,
             "recorder": self._while_leading(self._record),
             "relay": self._while_leading(self._send),
+            "durable runs": self._while_leading(self._durable.step),
             "pruner": self._while_leading(self._prune),
+            "batches": self._while_leading(BatchKeeper(self._app).step),
         }
-        if self._schedules is not None:
-            steps["scheduler"] = self._schedules
+        steps.update(self._schedules)
         for name, step in steps.items():
             thread = threading.Thread(target=self._loop, args=(name, step), name=f"beat-{name}", daemon=True)
             thread.start()
@@ -165,6 +178,7 @@ class BeatService:
 
     def _prune(self) -> float:
         self._pruner.step()
+        self._payload_pruner.step()
         return _PRUNE_SECONDS
 
     def _while_leading(self, step: Callable[[], float]) -> Callable[[], float]:

@@ -10,6 +10,7 @@ import asyncio
 import concurrent.futures
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import redis
@@ -74,9 +75,15 @@ class Batch:
 
         return asyncio.run_coroutine_threadsafe(submit(), self.loop)
 
-    def post(self, operation: Operation) -> None:
-        """Have `operation` committed, from any thread, without waiting; a failure is logged."""
-        self.loop.call_soon_threadsafe(self._post, operation)
+    def post(self, operation: Operation, heard: Callable[[Reply], object]) -> None:
+        """Have `operation` committed, from any thread, without waiting, before what this thread says next.
+
+        `heard` is called on the loop with the reply; a failure is logged.
+        """
+        if self.runs_here():
+            self._post(operation, heard)
+        else:
+            self.loop.call_soon_threadsafe(self._post, operation, heard)
 
     async def drain(self) -> None:
         """Wait until all that was submitted is committed, and hang up."""
@@ -85,8 +92,17 @@ class Batch:
         if self._connection is not None:
             await self._connection.disconnect()
 
-    def _post(self, operation: Operation) -> None:
-        self.submit(operation).add_done_callback(_log_failure)
+    def _post(self, operation: Operation, heard: Callable[[Reply], object]) -> None:
+        def done(future: asyncio.Future[Reply]) -> None:
+            if future.cancelled():
+                return
+            problem = future.exception()
+            if problem is None:
+                heard(future.result())
+            else:
+                logger.warning("what a run told could not be written: %s", problem)
+
+        self.submit(operation).add_done_callback(done)
 
     async def _flush(self) -> None:
         try:
@@ -167,8 +183,3 @@ class Batch:
                 raise
             await self._send(connection, operations, whole=True)
             return await connection.read_response()
-
-
-def _log_failure(future: asyncio.Future[Reply]) -> None:
-    if not future.cancelled() and (problem := future.exception()) is not None:
-        logger.warning("what a run told could not be written: %s", problem)

@@ -8,7 +8,7 @@ turn of an event loop has to say).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -18,26 +18,31 @@ import redis
 from errands.broker import leases
 from errands.broker.errors import NotHeard
 from errands.broker.keys import Keys
-from errands.broker.line import Line, pauses
+from errands.broker.line import Line, Pending, pauses
 from errands.core.events import Event, Kind
-from errands.core.states import FINAL, MOVES
+from errands.core.states import FINAL, MOVES, State
 
 Operation = list[Any]
 
-PRODUCER_SILENCE = 0.2  # seconds; a caller waits no longer
+GLANCE_SILENCE = 0.05  # seconds, for a question that can do without an answer
+PRODUCER_SILENCE = 0.2  # a caller waits no longer
 WORKER_SILENCE = 5.0
 
 # Where the live hash keeps the event that tells of each stage of a life.
 _SLOT = {
-    Kind.QUEUED: "queued", Kind.REOPENED: "reopened", Kind.STARTED: "started", Kind.PROGRESS: "progress",
-    Kind.LOG: "", Kind.DEAD_LETTER: "",
+    Kind.QUEUED: "queued", Kind.REPLACED: "replaced", Kind.REOPENED: "reopened", Kind.STARTED: "started",
+    Kind.PROGRESS: "progress",
+    Kind.CHECKPOINT: "checkpoint", Kind.LIMITED: "limited", Kind.LOG: "", Kind.DEAD_LETTER: "",
 }  # fmt: skip
-SLOTS = ("queued", "reopened", "started", "progress", "ended")
+# A member's `value` is looked up by a property, each time anew.
+_TEXTS: dict[Kind | State | None, str] = {None: "", **{each: each.value for each in (*Kind, *State)}}
+_NO_RESULT = ("", 0, "")
+SLOTS = ("queued", "replaced", "reopened", "started", "progress", "checkpoint", "ended", "limited")
 _NOTHING_TOLD: list[Any] = ["", "", "", "", 0, -1, "", "", 0, "", 0, "", ""]
 # On a server that is full, workers go on: what they finish makes room. Before Redis 7 no script can say so.
 _OF_WORKERS = "#!lua flags=allow-oom\n"
-_PUT, _RECORD = "put", "record"
-_MODE, _EVENT_OF_PUT = 6, 11
+_PUT, _RECORD, _CHECK = "put", "record", "check"
+_MODE, RULES_OF_PUT, _EVENT_OF_PUT = 6, 7, 11
 _FLAGS = {_PUT: 15, _RECORD: 8}
 
 
@@ -50,7 +55,10 @@ class Verdict(StrEnum):
     STALE = "stale"
     RUNNING = "running"
     DUPLICATE = "duplicate"
+    EARLY = "early"  # later requests have put it off
     LIMITED = "limited"
+    OVERLAP = "overlap"  # of a schedule's run: the one before is still open
+    FENCED = "fenced"  # another beat leads
     POISON = "poison"
 
 
@@ -61,7 +69,8 @@ class Reply(NamedTuple):
     """The verdict; the number of the run's present attempt; how many workers took its message.
 
     `about` says more to some verdicts: the run that is there already (`DUPLICATE`), the name of the limit
-    that stands in the way (`LIMITED`).
+    that stands in the way (`LIMITED`), the milliseconds until it may start (`EARLY`), the event that gave the
+    run newer arguments than those of its message (`OK` to a start).
     """
 
     verdict: Verdict
@@ -80,10 +89,10 @@ class Result(NamedTuple):
 
 def put(
     queue: str,
-    level: str,
+    lane: str,
     message: bytes,
     member: str,
-    due_ms: int | None,
+    due_ms: int,
     told: Operation | None,
     *,
     new: bool,
@@ -92,16 +101,16 @@ def put(
     """Put a message into a queue, at once or when it is due.
 
     Args:
-        queue, level: where it waits.
+        queue, lane: where it waits (see `core/fairness.py`).
         message: the message as it is delivered.
         member: the name that a message due later is found by: the run's id.
-        due_ms: when it is due, in milliseconds since 1970; None at once.
+        due_ms: when it is due: 0 at once, above it ms since 1970, below it ms from now, by the server's clock.
         told: the operation that tells of it (`record` of a "queued" event), or None.
         new: do nothing, and say `KNOWN`, if a run of this id was accepted before.
         rules: what the run's rules ask of its acceptance, as JSON (see `sending/rules.py`); "" nothing.
     """
     rest = told[1:] if told is not None else [member, *_NOTHING_TOLD]
-    return [_PUT, queue, level, message, due_ms or 0, member, "new" if new else "", rules, *rest]
+    return [_PUT, queue, lane, message, due_ms, member, "new" if new else "", rules, *rest]
 
 
 def record(
@@ -112,12 +121,38 @@ def record(
 
     `rules` is what the task's rules ask of the start of an attempt, as JSON; "" nothing.
     """
-    state = event.state
+    key, seconds, value = result or _NO_RESULT
     return [
-        _RECORD, event.run_id, event.kind.value, state.value if state else "", event.to_json(),
+        _RECORD, event.run_id, _TEXTS[event.kind], _TEXTS[event.state], event.to_json(),
         _SLOT.get(event.kind, "ended"), keep_seconds, hop, flags, "" if attempt is None else attempt,
-        time_limit, *(result or ("", 0, "")), rules,
+        time_limit, key, seconds, value, rules,
     ]  # fmt: skip
+
+
+def check(run_id: str, *, hop: int, attempt: int) -> Operation:
+    """Ask whether the run is still wanted, and still this attempt's; nothing is written."""
+    return [_RECORD, run_id, _CHECK, "", "", "", 0, hop, "", attempt, 0, "", 0, "", ""]
+
+
+def claim(run_id: str, unique: str) -> Operation:
+    """Let the run stand for its work, or learn which run does (`DUPLICATE`). For a message that Celery sends.
+
+    Args:
+        run_id: the run.
+        unique: the part `unique` of its rules, as JSON: see `lua/unique.lua`.
+    """
+    return ["claim", run_id, unique]
+
+
+def wait(sent: Operation, waits: str) -> Operation:
+    """Let the message of a run that a limit stands in the way of wait in Valkey, instead of in its queue.
+
+    Args:
+        sent: the `put` that would send it.
+        waits: what it waits for, as JSON: see `worker/admission.py`.
+    """
+    _, queue, lane, message, _, run_id, *_ = sent
+    return ["wait", queue, lane, message, run_id, waits]
 
 
 def store(result: Result, unless: str = "") -> Operation:
@@ -165,33 +200,60 @@ class Commit:
 
     def __init__(self, url: str, script: Script) -> None:
         self._script = script
-        self._lines = {silence: Line(url, silence) for silence in (PRODUCER_SILENCE, WORKER_SILENCE)}
+        silences = (GLANCE_SILENCE, PRODUCER_SILENCE, WORKER_SILENCE)
+        self._lines = {silence: Line(url, silence) for silence in silences}
 
     def run(self, operations: Sequence[Operation], patience: float) -> list[Reply]:
-        """Commit `operations`, in their order.
+        """Commit `operations`, in their order: `start` it, and wait. Args and errors are those of `start`."""
+        return self.start(operations, patience)()
+
+    def start(self, operations: Sequence[Operation], patience: float) -> Callable[[], list[Reply]]:
+        """Send `operations` to the server; what is returned waits for its replies, in the same thread.
 
         Args:
             operations: what is to be done.
-            patience: seconds to go on trying while the server is away. What was written and not answered is
-                said again in a way that does nothing twice.
+            patience: seconds to go on trying while the server is away; 0 waits a moment only. What was
+                written and not answered is said again in a way that does nothing twice.
 
         Raises:
             redis.ConnectionError: the server did not come back in time; nothing was done.
             NotHeard: the same, and nobody knows whether it was done.
             redis.ResponseError: the server refused (it is full, say).
         """
-        line = self._lines[PRODUCER_SILENCE if patience < WORKER_SILENCE else WORKER_SILENCE]
-        said = operations
-        unheard: NotHeard | None = None
-        problem: redis.RedisError | None = None
+        silence = PRODUCER_SILENCE if patience else GLANCE_SILENCE
+        line = self._lines[silence if patience < WORKER_SILENCE else WORKER_SILENCE]
+        try:
+            pending = line.send(self._script.command(operations))
+        except redis.ConnectionError:
+            return lambda: self._insist(line, operations, patience, None)
+        return lambda: self._finish(line, pending, operations, patience)
+
+    def _finish(
+        self, line: Line, pending: Pending, operations: Sequence[Operation], patience: float
+    ) -> list[Reply]:
+        try:
+            return replies(pending.receive(), operations, again=False)
+        except (redis.exceptions.NoScriptError, redis.exceptions.BusyLoadingError):
+            return self._insist(line, operations, patience, None)
+        except NotHeard as exc:
+            if _out_of_time(exc, patience):
+                raise
+            return self._insist(line, operations, patience, exc)
+
+    def _insist(
+        self, line: Line, operations: Sequence[Operation], patience: float, unheard: NotHeard | None
+    ) -> list[Reply]:
+        """Say it until the server answers. `unheard`: it was said before, without an answer."""
+        said = operations if unheard is None else [said_again(operation) for operation in operations]
+        problem: redis.RedisError | None = unheard
         for _ in pauses(patience):
             try:
                 return replies(self._call(line, said), operations, again=unheard is not None)
             except NotHeard as exc:
                 problem = unheard = exc
                 said = [said_again(operation) for operation in operations]
-                if patience < WORKER_SILENCE and isinstance(exc.__cause__, TimeoutError | redis.TimeoutError):
-                    break  # the caller's time is up
+                if _out_of_time(exc, patience):
+                    break
             except (redis.ConnectionError, redis.exceptions.BusyLoadingError) as exc:
                 problem = exc
         raise unheard or problem or redis.ConnectionError("the server is away")
@@ -206,6 +268,11 @@ class Commit:
                 if not self._script.refused(exc):
                     raise
                 return line.call(self._script.command(operations, whole=True))
+
+
+def _out_of_time(error: NotHeard, patience: float) -> bool:
+    """Whether a caller has waited for an answer as long as callers wait."""
+    return patience < WORKER_SILENCE and isinstance(error.__cause__, TimeoutError | redis.TimeoutError)
 
 
 def replies(answer: Any, operations: Sequence[Operation], *, again: bool) -> list[Reply]:
@@ -244,6 +311,6 @@ def _script() -> str:
     )
     parts = [
         lua.joinpath(f"{name}.lua").read_text()
-        for name in ("unique", "put", "keep", "limits", "batch", "record", "commit")
+        for name in ("schedule", "unique", "fair", "put", "keep", "limits", "waiting", "batch", "record", "commit")
     ]
     return "\n".join([f"local MOVES = {{{table}}}", *parts])

@@ -13,16 +13,54 @@ from typing import Any
 
 import hiredis
 import redis
+from redis._parsers.base import BaseParser
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from errands.broker.errors import NotHeard
 
 _AWAY = (redis.ConnectionError, redis.TimeoutError, OSError)
+_CHUNK = 65536
+
+
+class Pending:
+    """The reply to a command that was sent; whoever wants it takes it when it suits him."""
+
+    __slots__ = ("_line", "_outcome")
+
+    def __init__(self, line: Line) -> None:
+        self._line: Line | None = line
+        self._outcome: Any = None
+
+    def look(self) -> None:
+        """Take the reply off the line, for another command is to be sent."""
+        line, self._line = self._line, None
+        if line is None:
+            return
+        try:
+            self._outcome = line.read()
+        except redis.RedisError as exc:
+            self._outcome = exc
+
+    def receive(self) -> Any:
+        """Wait for the reply.
+
+        Raises:
+            NotHeard: nobody knows whether the command was done.
+            redis.ResponseError: the server refused it.
+        """
+        self.look()
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
 
 
 class Line(threading.local):
     """Calls of one server.
+
+    redis-py makes the connection (address, TLS, password, name); from then on commands and replies go past
+    it: its own way through a reply costs as much as making the command. What is relied on of it is `_sock`;
+    `tests/unit/test_line.py` tells us when that changes.
 
     Args:
         url: the server's address, as redis-py reads it.
@@ -36,9 +74,13 @@ class Line(threading.local):
             socket_connect_timeout=min(silence, 0.25),
             health_check_interval=0,
             retry=Retry(NoBackoff(), 0),
+            protocol=2,
         )
         self._connection: Any = None
+        self._socket: Any = None
+        self._reader: Any = None
         self._owner = 0
+        self._last: Pending | None = None  # whose reply may still be on the line
 
     def call(self, command: list[Any]) -> Any:
         """Send one command and return its reply.
@@ -48,32 +90,71 @@ class Line(threading.local):
             redis.ConnectionError: the server is away; nothing was done.
             redis.ResponseError: the server refused it.
         """
-        connection = self._connection
-        if connection is None or self._owner != os.getpid():  # a child must not speak on its parent's line
-            connection = self._connection = self._pool.make_connection()
-            self._owner = os.getpid()
+        return self.send(command).receive()
+
+    def send(self, command: list[Any]) -> Pending:
+        """Send one command. What is returned waits for its reply, now or later.
+
+        Raises:
+            redis.ConnectionError: the server is away; nothing was done.
+        """
+        if self._last is not None:
+            self._last.look()
         try:
-            connection.connect()  # does nothing where it is connected
-            connection.send_packed_command(packed(command), check_health=False)
+            if self._socket is None or self._owner != os.getpid():
+                self._connect()
+            self._socket.sendall(hiredis.pack_command(tuple(command)))
         except _AWAY as exc:
-            connection.disconnect()
+            self.hang_up()
             raise redis.ConnectionError(str(exc)) from exc
+        self._last = Pending(self)
+        return self._last
+
+    def read(self) -> Any:
+        """What comes next on the line; an error that the server replies is returned.
+
+        Raises:
+            NotHeard: nobody knows whether what was sent was done.
+        """
+        self._last = None
+        reader = self._reader
         try:
-            return connection.read_response()
-        except redis.ResponseError:
-            raise
+            reply = reader.gets()
+            while reply is False:
+                data = self._socket.recv(_CHUNK)
+                if not data:
+                    raise redis.ConnectionError("the server closed the connection")
+                reader.feed(data)
+                reply = reader.gets()
         except _AWAY as exc:
-            connection.disconnect()
+            self.hang_up()
             raise NotHeard(str(exc)) from exc
         except BaseException:
             # Cut off while it waited (a time limit, Ctrl-C): its answer is not the next call's.
-            connection.disconnect()
+            self.hang_up()
             raise
+        return reply
+
+    def hang_up(self) -> None:
+        """Forget the connection; the next call makes a new one."""
+        connection, self._connection, self._socket, self._reader = self._connection, None, None, None
+        if connection is not None:
+            connection.disconnect()
+
+    def _connect(self) -> None:
+        # A child must not speak on its parent's line, nor hang it up.
+        connection: Any = self._pool.make_connection()
+        self._connection = connection
+        self._owner = os.getpid()
+        connection.connect()
+        self._socket = connection._sock
+        self._reader = hiredis.Reader(protocolError=redis.InvalidResponse, replyError=_error_of)
 
 
-def packed(command: list[Any]) -> list[bytes]:
-    """A command as it is written to the server. redis-py's own packing looks at each argument three times."""
-    return [hiredis.pack_command(tuple(command))]
+def _error_of(text: str) -> Exception:
+    """The exception for an error that the server replies, by redis-py's own table."""
+    error: Exception = BaseParser.parse_error(text)  # type: ignore[no-untyped-call]
+    return error
 
 
 def pauses(patience: float) -> Any:

@@ -17,12 +17,15 @@ from celery.utils.saferepr import saferepr
 from kombu.utils import json as kombu_json
 
 from errands.core.secrets import mask
+from errands.core.signing import MARKS, Signer
 
 _REPR_MOST = 1024  # characters, as `celery.app.amqp.AMQP.argsrepr_maxsize`
 _REPR_LEVELS = 3  # as Celery's `task_repr_maxlevels`
 _SEALED = b"sealed:v1:"
 NOTHING_FOLLOWS = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 _NOTHING_FOLLOWS = b'{"callbacks":null,"errbacks":null,"chain":null,"chord":null}'
+
+_KIND, _ENCODING = "application/json", "utf-8"
 
 # A str of a class of its own, half of a surrogate pair: rare, and Python's encoder takes them.
 _UNUSUAL = (TypeError, ValueError, OverflowError, RecursionError)
@@ -36,6 +39,7 @@ class Payload(NamedTuple):
     kwargs: Any
     args_json: bytes
     kwargs_json: bytes
+    checked: bool = False  # against the task's type hints
 
     @property
     def size(self) -> int:
@@ -45,7 +49,7 @@ class Payload(NamedTuple):
 
 def checked_payload(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Payload:
     """The payload of arguments that are nothing but what JSON knows: `Arguments.prepare` saw to it."""
-    return Payload(args, kwargs, _json(args), _json(kwargs))
+    return Payload(args, kwargs, _json(args), _json(kwargs), True)
 
 
 def any_payload(args: Any, kwargs: Any) -> Payload:
@@ -70,6 +74,7 @@ class Message:
         payload: the arguments.
         follows: what is sent after the run: `callbacks`, `errbacks`, `chain`, `chord`.
         plain: headers and properties are nothing but what JSON knows.
+        signer: signs it; None where messages are not signed.
     """
 
     headers: dict[str, Any]
@@ -77,6 +82,7 @@ class Message:
     payload: Payload
     follows: dict[str, Any]
     plain: bool
+    signer: Signer | None = None
 
     def changed(self, args: Any, kwargs: Any, follows: dict[str, Any]) -> None:
         """Take what a signal's receivers made of the message; from now on it may hold anything."""
@@ -87,11 +93,13 @@ class Message:
         payload, follows = self.payload, self.follows
         tail = _NOTHING_FOLLOWS if follows is NOTHING_FOLLOWS else _kombu_json(follows)
         body = b"[%b,%b,%b]" % (payload.args_json, payload.kwargs_json, tail)
+        if self.signer is not None:
+            self.headers[MARKS] = self.signer.marks(self.headers, body, _KIND, _ENCODING)
         properties = self.properties
         properties["delivery_info"] = {"exchange": "", "routing_key": queue}
         properties["delivery_tag"] = str(uuid_utils.uuid4())
         envelope = {
-            "body": body.decode(), "content-encoding": "utf-8", "content-type": "application/json",
+            "body": body.decode(), "content-encoding": _ENCODING, "content-type": _KIND,
             "headers": self.headers, "properties": properties,
         }  # fmt: skip
         if self.plain:

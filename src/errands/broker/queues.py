@@ -22,6 +22,7 @@ class QueueDepth:
         delayed: messages that are not due yet.
         held: messages that workers have taken and not finished.
         dead: dead letters that are kept.
+        limited: of the messages that wait, those whose run waits for a limit: they start when it lets them.
     """
 
     depth: int
@@ -29,6 +30,7 @@ class QueueDepth:
     delayed: int = 0
     held: int = 0
     dead: int = 0
+    limited: int = 0
 
 
 def depths(client: Client, keys: Keys, names: list[str]) -> dict[str, QueueDepth]:
@@ -38,14 +40,14 @@ def depths(client: Client, keys: Keys, names: list[str]) -> dict[str, QueueDepth
     reply: Any = DEPTH.run(client, keys.prefix, *names)
     found = {}
     for n, name in enumerate(names):
-        waiting, oldest_ms, delayed, held, dead = (int(value) for value in reply[5 * n : 5 * n + 5])
+        waiting, oldest_ms, delayed, held, dead, limited = map(int, reply[6 * n : 6 * n + 6])
         oldest = oldest_ms / 1000 if oldest_ms >= 0 else None
-        found[name] = QueueDepth(waiting, oldest, delayed, held, dead)
+        found[name] = QueueDepth(waiting, oldest, delayed, held, dead, limited)
     return found
 
 
 def purge(client: Client, keys: Keys, queue: str) -> int:
-    """Throw away what no worker was given yet, and what is delayed. Returns how many messages that were."""
+    """Throw away what no worker was given yet, what is delayed or waits for a limit. Returns how many messages that were."""
     total = 0
     while gone := int(PURGE.run(client, keys.prefix, queue, _PURGE_AT_ONCE)):
         total += gone
@@ -53,5 +55,5 @@ def purge(client: Client, keys: Keys, queue: str) -> int:
 
 
 def remove_delayed(client: Client, keys: Keys, queue: str, run_id: str) -> int:
-    """Take a run's delayed messages out of the queue. One round trip. Returns how many there were."""
+    """Take a run's message out of the queue that is delayed or waits for a limit. One round trip. Returns how many there were."""
     return int(REMOVE_DELAYED.run(client, keys.prefix, queue, run_id))

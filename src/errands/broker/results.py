@@ -105,20 +105,25 @@ class Backend(RedisBackend):
             "status": states.SUCCESS,
             "result": result,
             "traceback": None,
-            "children": self.current_task_children(request),
+            "children": self.current_task_children(request) if request.children else [],
             "date_done": datetime.now(self.app.timezone).isoformat(),
         }
         if request.group:
             meta["group_id"] = request.group
         if request.parent_id:
             meta["parent_id"] = request.parent_id
-        return {**meta, "task_id": _text(task_id)}
+        meta["task_id"] = _text(task_id)
+        return meta
 
     def _kept(self, task_id: str, state: str, meta: dict[str, Any]) -> Result:
         value = self._encoded(meta)
         if len(value) > self._MAX_STR_VALUE_SIZE:
             raise BackendStoreError("value too large for Redis backend", state=state, task_id=task_id)
-        return Result(_text(self.get_key_for_task(task_id)), self._seconds(state), value)
+        return Result(self._key_prefix + _text(task_id), self._seconds(state), value)
+
+    @cached_property
+    def _key_prefix(self) -> str:
+        return _text(self.get_key_for_task("-"))[:-1]
 
     def _seconds(self, state: str) -> int:
         seconds = getattr(self, "failure_expires", None) if state == states.FAILURE else None

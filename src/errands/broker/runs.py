@@ -8,10 +8,13 @@ attempt says that is no longer the newest one is not heard.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from errands.broker import leases
 from errands.broker.batch import Batch
@@ -26,26 +29,29 @@ from errands.broker.commit import (
     Result,
     Script,
     Verdict,
+    check,
+    claim,
     put,
     record,
     store,
 )
 from errands.broker.keys import Keys
 from errands.core.events import Event, Kind
+from errands.core.fairness import lane
 from errands.core.green import in_green, wait
-from errands.core.states import State
+from errands.core.states import FINAL, State
 from errands.core.task import level_of
 
 __all__ = ["LiveRun", "LiveRuns", "Operation", "Reply", "Result", "Verdict", "facts_of"]
 
 # What the live state keeps of an event, beside the state.
 _KEPT = (
-    "task", "queue", "owner", "parent_id", "root_id", "args", "kwargs", "eta", "max_attempts", "worker",
-    "pid", "result", "error", "progress", "note",
+    "task", "queue", "owner", "subject", "parent_id", "root_id", "args", "kwargs", "options", "eta", "max_attempts",
+    "worker", "pid", "result", "error", "progress", "note", "checkpoint",
 )  # fmt: skip
 _OF_ONE_ATTEMPT = ("eta", "error", "note", "progress", "result", "finished_at")
 _TIME_OF = {Kind.QUEUED: "queued_at", Kind.STARTED: "started_at"}
-_UNHEEDED = frozenset({Kind.PROGRESS, Kind.LOG})  # nobody waits for what the server says to these
+_WITH_ATTEMPT = (Kind.QUEUED, Kind.REOPENED)  # of a run that goes on counting
 _WEEK = 7 * 24 * 3600
 # A worker waits for a server that is away, since nobody waits for the worker; a caller does not.
 _WORKERS_PATIENCE = 60.0
@@ -123,14 +129,20 @@ class LiveRuns:
             NotHeard: nobody knows whether it was done.
             redis.ResponseError: the server refused (it is full, say).
         """
+        return self.start(operations, patience=patience)()
+
+    def start(
+        self, operations: Sequence[Operation], *, patience: float = _CALLERS_PATIENCE
+    ) -> Callable[[], list[Reply]]:
+        """`commit` in two steps: what is returned waits for the replies, in the same thread."""
         batch = self._batch
-        if batch is None:
-            return self._commit.run(operations, patience)
-        if in_green():
-            return list(wait(_all(batch, operations)))
-        if threading.current_thread() is threading.main_thread() or batch.runs_here():
-            return self._commit.run(operations, patience)
-        return [future.result() for future in [batch.submit_from_thread(each) for each in operations]]
+        if batch is not None and in_green():
+            on_loop = [batch.submit(each) for each in operations]
+            return lambda: [wait(future) for future in on_loop]
+        if batch is None or threading.current_thread() is threading.main_thread() or batch.runs_here():
+            return self._commit.start(operations, patience)
+        from_thread = [batch.submit_from_thread(each) for each in operations]
+        return lambda: [future.result() for future in from_thread]
 
     async def acommit(
         self, operations: Sequence[Operation], *, patience: float = _CALLERS_PATIENCE
@@ -159,7 +171,8 @@ class LiveRuns:
 
     def putting(
         self, event: Event | None, *, run_id: str, queue: str, priority: int | None, message: bytes,
-        due: float | None = None, unless_known: bool = False, rules: str = "",
+        due: float | None = None, wait: float | None = None, tenant: str = "", unless_known: bool = False,
+        rules: str = "",
     ) -> Operation:  # fmt: skip
         """Put a message into its queue, and tell that it is there.
 
@@ -169,25 +182,30 @@ class LiveRuns:
             queue, priority: where the message waits.
             message: the message as kombu's virtual transports carry it.
             due: when it may start, in seconds since 1970; None at once.
+            wait: seconds from now after which it may start, whatever this machine's clock says; before `due`.
+            tenant: who takes turns with others there; "" nobody.
             unless_known: do nothing, and reply `KNOWN`, if a run of this id was accepted before.
             rules: what the run's rules ask of its acceptance, as JSON.
         """
         told = None if event is None else self.recording(event)
-        due_ms = None if due is None else int(due * 1000)
-        return put(queue, level_of(priority), message, run_id, due_ms, told, new=unless_known, rules=rules)
+        due_ms = 0
+        if wait:
+            due_ms = -math.ceil(max(0.0, wait) * 1000)
+        elif due is not None:
+            due_ms = math.ceil(due * 1000)
+        where = lane(level_of(priority), tenant) if tenant else level_of(priority)
+        return put(queue, where, message, run_id, due_ms, told, new=unless_known, rules=rules)
 
     def recording(
         self, event: Event, *, hop: int = -1, flags: str = "", attempt: int | None = None,
         time_limit: float = 0, result: Result | None = None, rules: str = "",
     ) -> Operation:  # fmt: skip
         """Write an event: see `record`."""
-        state = event.state
-        seconds = (
-            self._result_expires
-            if state is not None and state.final
-            else _WEEK + max(0, int((event.eta or 0) - event.at))
-        )
-        if attempt is None and event.kind is Kind.REOPENED:
+        if event.state in FINAL:
+            seconds = self._result_expires
+        else:
+            seconds = _WEEK if event.eta is None else _WEEK + max(0, int(event.eta - event.at))
+        if attempt is None and event.kind in _WITH_ATTEMPT:
             attempt = event.attempt
         return record(
             event, seconds, hop=hop, flags=flags, attempt=attempt, time_limit=time_limit, result=result,
@@ -229,11 +247,53 @@ class LiveRuns:
         operation = self.recording(
             event, hop=hop, flags=flags, attempt=attempt, time_limit=time_limit, result=result, rules=rules
         )
-        if event.kind in _UNHEEDED and self._batch is not None:
-            self._batch.post(operation)
-            return Reply(Verdict.OK, event.attempt or 0, 0)
+        return self._ask(operation)
+
+    def tell(
+        self, event: Event, *, hop: int, attempt: int, heard: Callable[[Reply], object], quiet: bool = False,
+        wait: bool = False,
+    ) -> None:  # fmt: skip
+        """Write what an attempt tells on its way: progress, a log line, a checkpoint.
+
+        Where many tasks share a loop, nobody waits for it unless by `wait`; what is told later is
+        written later.
+
+        Args:
+            event: what is told.
+            hop, attempt: as with `record`.
+            heard: called with the reply: `REFUSED` where the run has ended or was revoked, `STALE` where
+                another attempt has begun since.
+            quiet: keep it in the live state, and leave the stream of events alone.
+            wait: return when it is written.
+        """
+        operation = self.recording(event, hop=hop, attempt=attempt, flags="q" if quiet else "")
+        if self._batch is not None and not wait:
+            self._batch.post(operation, heard)
+        else:
+            heard(self._ask(operation))
+
+    def check(self, run_id: str, *, hop: int, attempt: int) -> Reply:
+        """Whether the run is still wanted and still this attempt's (`OK`), or not: see `tell`."""
+        return self._ask(check(run_id, hop=hop, attempt=attempt))
+
+    def _ask(self, operation: Operation) -> Reply:
         patience = _WORKERS_PATIENCE if leases.holder() else _CALLERS_PATIENCE
         return self.commit([operation], patience=patience)[0]
+
+    def claim(self, run_id: str, asked: dict[str, Any], *, patience: float | None = None) -> Reply:
+        """Let a run that Celery sends stand for its work, if no other does: see `lua/unique.lua`.
+
+        Args:
+            run_id: the run.
+            asked: what the task's rule says of it.
+            patience: seconds to go on trying while the server is away; 0 for a glance, where one can do without
+                an answer. By default as for anything else.
+
+        Returns:
+            `OK`, or `DUPLICATE` and the run that stands for it.
+        """
+        operation = claim(run_id, msgspec.json.encode(asked).decode())
+        return self._ask(operation) if patience is None else self.commit([operation], patience=patience)[0]
 
     def store(self, result: Result, unless: str = "") -> None:
         """Keep a result, unless the one that is there matches the Lua pattern `unless`."""
@@ -255,6 +315,11 @@ class LiveRuns:
         found = (_read(run_id, row) for run_id, row in zip(run_ids, rows, strict=True))
         return {run.run_id: run for run in found if run is not None}
 
+    def checkpoint(self, run_id: str) -> dict[str, Any] | None:
+        """How far the run's loops came, as `Event.checkpoint` has it; None where nothing is known of it."""
+        told: Any = self._clients.sync.hget(self._keys.run(run_id), "checkpoint")
+        return None if told is None else Event.from_json(told).checkpoint
+
     def known(self, run_id: str) -> bool:
         """Whether a run of this id was accepted and is not forgotten yet."""
         return bool(self._clients.sync.exists(self._keys.run(run_id)))
@@ -262,6 +327,8 @@ class LiveRuns:
 
 def facts_of(event: Event) -> dict[str, Any]:
     """What the live state of a run keeps of an event, beside the state itself."""
+    if event.kind is Kind.LIMITED:
+        return {"waits_for": event.note}
     facts = {name: value for name in _KEPT if (value := getattr(event, name)) is not None}
     if event.state is not None and event.state.final:
         facts["finished_at"] = event.at
@@ -284,8 +351,13 @@ def _read(run_id: str, row: Any) -> LiveRun | None:
         told = row.get(slot.encode())
         if told is None:
             continue
+        more = facts_of(Event.from_json(told))
         if slot == "started":  # what was said before is not about this attempt
             facts = {name: value for name, value in facts.items() if name not in _OF_ONE_ATTEMPT}
-        facts |= facts_of(Event.from_json(told))
+            if b"replaced" in row:  # and its message may have older arguments
+                more = {name: value for name, value in more.items() if name not in ("args", "kwargs")}
+        facts |= more
     state = State(row[b"state"].decode())
+    if b"others" in row:
+        facts["requests"] = int(row[b"others"]) + 1
     return LiveRun(run_id, state, int(row.get(b"attempt", 0)), int(row.get(b"hop", 0)), facts)

@@ -5,16 +5,22 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
 from typing import Annotated, Any, NotRequired, get_args, get_origin
 
 from pydantic import ConfigDict, SecretBytes, SecretStr, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+from pydantic_core import PydanticSerializationError
 
 # pydantic reads typing's own TypedDict from Python 3.12 on.
 from typing_extensions import TypedDict
 
 from errands.core.errors import ConfigurationError, InvalidArguments
-from errands.core.secrets import Keyring, SecretMarker, is_sealed
+from errands.core.payloads import FIELD
+from errands.core.personal import SubjectMarker
+from errands.core.sealing import HIDDEN, Sealing, Unsealable, holds_marks
+from errands.core.secrets import Keyring, SecretMarker, is_sealed, scrub
 
 _KINDS = inspect.Parameter
 _SIMPLE = (_KINDS.POSITIONAL_OR_KEYWORD, _KINDS.KEYWORD_ONLY)
@@ -52,7 +58,7 @@ class Arguments:
         hints = _hints(task, function)
         parameters = list(inspect.signature(function).parameters.values())[1 if skip_first else 0 :]
         self.resources: dict[str, Any] = {}
-        self.secrets: set[str] = set()
+        self.subject: str | None = None
         sent: list[inspect.Parameter] = []
         fields: dict[str, Any] = {}
         for parameter in parameters:
@@ -65,21 +71,22 @@ class Arguments:
                     f"task {task!r}: parameter {parameter.name!r} would be sent as asterisks; "
                     "annotate it `Secret[str]` instead of pydantic's SecretStr"
                 )
-            if _is_secret(hint):
-                self.secrets.add(parameter.name)
+            if any(isinstance(mark, SubjectMarker) for mark in _marks(hint)):
+                self.subject = _only_subject(task, parameter, hint, self.subject)
             sent.append(parameter)
             fields[parameter.name] = _field(parameter, hint)
-        self._all = parameters
+        self._all, self._fields = parameters, fields
         self._signature = inspect.Signature(sent)
         # A call of these parameters alone is put together by name; `bind` would take longer than the check.
         self._simple = all(parameter.kind in _SIMPLE for parameter in sent)
-        self._names = [parameter.name for parameter in sent]
+        self.names = [parameter.name for parameter in sent]
         self._positions = sum(parameter.kind is _KINDS.POSITIONAL_OR_KEYWORD for parameter in sent)
         self._required = {parameter.name for parameter in sent if parameter.default is _KINDS.empty}
         try:
             adapter: TypeAdapter[dict[str, Any]] = TypeAdapter(_typed_dict(task, fields))
             # Without the adapter's own steps around them, which nothing here needs.
             self._validate, self._dump = adapter.validator.validate_python, adapter.serializer.to_python
+            self.secrets = _sealed(task, adapter.core_schema)
         except (PydanticSchemaGenerationError, PydanticUserError) as exc:
             raise ConfigurationError(
                 f"task {task!r}: a parameter's type can neither be sent as JSON nor is it a resource: "
@@ -94,26 +101,69 @@ class Arguments:
             InvalidArguments: the call does not fit; every problem is named.
             SecretError: there is no key to seal with.
         """
-        values = self._check(args, kwargs, keyring)
-        ready = self._dump(values, mode="json", warnings="none")
-        if self.secrets:
-            for name in self.secrets & ready.keys():
-                ready[name] = keyring.seal(ready[name], self.task)
+        sealing = Sealing(keyring, self._contexts, []) if self.secrets else None
+        values = self._check(args, kwargs, sealing)
+        if sealing is None:
+            ready = self._dump(values, mode="json", warnings="none")
+        else:
+            ready = _sealed_json(self._dump, values, sealing)
         return self._rebuild(ready, len(args))
 
-    def restore(self, args: Sequence[Any], kwargs: Mapping[str, Any], keyring: Keyring) -> Call:
+    def restore(
+        self,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        keyring: Keyring,
+        opened: list[str] | None = None,
+    ) -> Call:
         """Read a call back from its message: the same check, secrets opened, values of the hinted types.
+
+        Args:
+            args, kwargs: as the message has them.
+            keyring: opens what is sealed.
+            opened: takes the texts of all that was secret, to keep them out of errors.
 
         Raises:
             InvalidArguments: the message does not fit this version of the task.
             SecretError: a secret cannot be opened.
         """
-        return self._rebuild(self._check(args, kwargs, keyring), len(args))
+        sealing = None
+        if self.secrets:
+            sealing = Sealing(keyring, self._contexts, [] if opened is None else opened)
+        return self._rebuild(self._check(args, kwargs, sealing), len(args))
+
+    def subject_of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
+        """The id of the person whom a call is about, as its `Subject` argument says; None where none does."""
+        if self.subject is None:
+            return None
+        found = self.value(self.subject, args, kwargs)
+        return None if found is None else str(found)[:255]
+
+    def compared(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """A prepared call by parameter names, defaults included and secrets left out: what tells it from others."""
+        values = {**self._defaults, **self.named(args, {n: v for n, v in kwargs.items() if n != FIELD})}
+        return {name: value for name, value in values.items() if name not in self.secrets}
+
+    def value(self, path: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """What a call, checked or not, has at a dotted path, or else the default; None where there is nothing."""
+        name, *more = path.split(".")
+        if name in kwargs:
+            found = kwargs[name]
+        elif self._simple and name in self.names[: min(len(args), self._positions)]:
+            found = args[self.names.index(name)]
+        else:
+            try:
+                found = self.compared(args, kwargs).get(name)
+            except TypeError:  # the call does not fit, and the worker will say so
+                return None
+        for step in more:
+            found = found.get(step) if isinstance(found, Mapping) else None
+        return found
 
     def seal(self, kwargs: Mapping[str, Any], keyring: Keyring) -> dict[str, Any]:
         """`kwargs` with its secrets sealed; those that are sealed already stay as they are."""
         return {
-            name: keyring.seal(value, self.task) if name in self.secrets and not is_sealed(value) else value
+            name: value if is_sealed(value) else self._sealed_value(name, value, keyring)
             for name, value in kwargs.items()
         }
 
@@ -128,10 +178,21 @@ class Arguments:
         }
         return (reached & self.secrets) - kwargs.keys()
 
-    def opened(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str]:
-        """The texts of the secrets among restored arguments, to keep them out of errors."""
-        bound = self.named(args, kwargs)
-        return [str(bound[name]) for name in self.secrets if name in bound]
+    def _sealed_value(self, name: str, value: Any, keyring: Keyring) -> Any:
+        rest = next((p.name for p in self._all if p.kind is _KINDS.VAR_KEYWORD), "")
+        field = name if name in self._fields else rest
+        if field not in self.secrets:
+            return value
+        adapter: TypeAdapter[Any] = TypeAdapter(_typed_dict(self.task, {field: self._fields[field]}))
+        sealing = Sealing(keyring, self._contexts, [])
+        try:
+            whole = adapter.validate_python(
+                {field: {name: value} if field == rest else value}, context=sealing
+            )
+        except ValidationError as exc:
+            raise self._misfit(exc, sealing) from None
+        ready = _sealed_json(adapter.serializer.to_python, whole, sealing)[field]
+        return ready[name] if field == rest else ready
 
     def named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """A call, complete or not, by parameter names."""
@@ -159,24 +220,41 @@ class Arguments:
                 named[name] = values[name]
         return tuple(full), named
 
-    def _check(self, args: Sequence[Any], kwargs: Mapping[str, Any], keyring: Keyring) -> dict[str, Any]:
+    @cached_property
+    def _defaults(self) -> dict[str, Any]:
+        """The defaults as a prepared call has them: those that fit their hints as if they had been passed."""
+        found: dict[str, Any] = {}
+        for parameter in self._signature.parameters.values():
+            if parameter.default is not _KINDS.empty and parameter.name not in self.secrets:
+                name, value = parameter.name, {parameter.name: parameter.default}
+                adapter: TypeAdapter[Any] = TypeAdapter(_typed_dict(self.task, {name: self._fields[name]}))
+                with suppress(ValidationError):
+                    value = adapter.validate_python(value)
+                found |= adapter.dump_python(value, mode="json", warnings="none")
+        return found
+
+    def _check(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], sealing: Sealing | None
+    ) -> dict[str, Any]:
         values = self._by_name(args, kwargs)
-        if self.secrets:
-            for name in self.secrets & values.keys():
-                if is_sealed(values[name]):
-                    values[name] = keyring.open(values[name], *self._contexts)
         try:
-            return typing.cast("dict[str, Any]", self._validate(values))
+            if sealing is None:
+                return typing.cast("dict[str, Any]", self._validate(values))
+            return typing.cast("dict[str, Any]", self._validate(values, context=sealing))
         except ValidationError as exc:
-            raise InvalidArguments(
-                self.task, [_problem(error, self.secrets) for error in exc.errors()]
-            ) from None
+            raise self._misfit(exc, sealing) from None
+
+    def _misfit(self, error: ValidationError, sealing: Sealing | None) -> InvalidArguments:
+        problems = [_problem(each, self.secrets) for each in error.errors()]
+        if sealing is not None:
+            problems = [scrub(problem, sealing.opened) for problem in problems]
+        return InvalidArguments(self.task, problems)
 
     def _by_name(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if self._simple and len(args) <= self._positions:
-            values = dict(zip(self._names, args, strict=False))
+            values = dict(zip(self.names, args, strict=False))
             if not kwargs:
-                if len(values) == len(self._names) or self._required <= values.keys():
+                if len(values) == len(self.names) or self._required <= values.keys():
                     return values
             elif not values.keys() & kwargs.keys():
                 values.update(kwargs)
@@ -189,7 +267,7 @@ class Arguments:
 
     def _rebuild(self, values: dict[str, Any], positional: int) -> Call:
         if self._simple:
-            by_position = tuple([values.pop(name) for name in self._names[:positional]])
+            by_position = tuple([values.pop(name) for name in self.names[:positional]])
             return by_position, values
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
@@ -208,6 +286,15 @@ class Arguments:
         return tuple(args), kwargs
 
 
+def secrets_of(function: Callable[..., Any]) -> set[str]:
+    """The names of a function's secret parameters, as far as its type hints can be read by now."""
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except (NameError, TypeError):
+        return set()  # `Arguments` says what is wrong with them
+    return {name for name, hint in hints.items() if name != "return" and _is_secret(hint)}
+
+
 def _hints(task: str, function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(function, include_extras=True)
@@ -222,15 +309,58 @@ def _bare(hint: Any) -> Any:
     return get_args(hint)[0] if get_origin(hint) is Annotated else hint
 
 
+def _marks(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+
+
 def _is_secret(hint: Any) -> bool:
-    return get_origin(hint) is Annotated and any(
-        isinstance(item, SecretMarker) or item is SecretMarker for item in get_args(hint)[1:]
+    return any(
+        isinstance(item, SecretMarker) or (isinstance(item, type) and issubclass(item, SecretMarker))
+        for item in _marks(hint)
     )
+
+
+def _only_subject(task: str, parameter: inspect.Parameter, hint: Any, known: str | None) -> str:
+    """The name of the parameter that says whom a call is about: there is one, it is read by others."""
+    if known is not None:
+        raise ConfigurationError(
+            f"task {task!r}: both {known!r} and {parameter.name!r} are a Subject: a run is about one person; "
+            "mark the one, and start the run as the other (`owner`)"
+        )
+    if _is_secret(hint) or parameter.kind not in _SIMPLE:
+        raise ConfigurationError(
+            f"task {task!r}: {parameter.name!r} is a Subject: a plain id, neither sealed nor one of many"
+        )
+    return parameter.name
+
+
+def _sealed(task: str, schema: Any) -> set[str]:
+    """The names of the parameters in which something is sealed."""
+    definitions = {each["ref"]: each for each in schema.get("definitions", ())}
+    while schema["type"] != "typed-dict":
+        schema = schema["schema"] if "schema" in schema else definitions[schema["schema_ref"]]
+    found = set()
+    for name, field in schema["fields"].items():
+        try:
+            if holds_marks(field, definitions):
+                found.add(name)
+        except Unsealable as exc:
+            raise ConfigurationError(f"task {task!r}: parameter {name!r}: {exc}") from exc
+    return found
+
+
+def _sealed_json(dump: Any, values: Any, sealing: Sealing) -> Any:
+    try:
+        return dump(values, mode="json", warnings="none", context=sealing)
+    except PydanticSerializationError:
+        if sealing.failed is not None:
+            raise sealing.failed from None
+        raise
 
 
 def _field(parameter: inspect.Parameter, hint: Any) -> Any:
     if isinstance(_bare(hint), typing.TypeVar):  # a bare `Secret`, without [str]
-        hint = Any
+        hint = Annotated[(Any, *_marks(hint))]
     if parameter.kind is _KINDS.VAR_POSITIONAL:
         return NotRequired[tuple[hint, ...]]
     if parameter.kind is _KINDS.VAR_KEYWORD:
@@ -246,6 +376,6 @@ def _typed_dict(task: str, fields: dict[str, Any]) -> Any:
 
 def _problem(error: Any, secrets: set[str]) -> str:
     where = ".".join(str(part) for part in error["loc"])
-    secret = error["loc"] and error["loc"][0] in secrets
+    secret = error["type"] == HIDDEN or (error["loc"] and error["loc"][0] in secrets)
     got = "" if secret or error["type"] == "missing" else f", got {str(error['input'])[:80]!r}"
     return f"{where}: {error['msg']}{got}"

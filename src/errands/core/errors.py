@@ -35,8 +35,20 @@ class PayloadTooLarge(InvalidArguments):
     """The arguments weigh more than a message should carry."""
 
 
+class PayloadLost(InvalidArguments):
+    """Arguments that were kept apart from their message are gone, or not what was kept."""
+
+
+class PayloadUnavailable(ErrandsError):
+    """Arguments that are too large for a message could not be kept apart; nothing was sent."""
+
+
 class SecretError(ErrandsError):
     """A sealed value cannot be opened, or there is no key to seal with."""
+
+
+class UntrustedMessage(ErrandsError):
+    """A message is not one that we have signed, or it is an old one that somebody sends again."""
 
 
 class BrokerUnavailable(ErrandsError):
@@ -74,3 +86,36 @@ class Snooze(ErrandsError):
             raise ValueError(f"Snooze({seconds!r}): the wait must be zero or more seconds")
         self.note = note
         super().__init__(note or f"again in {self.seconds:g} s")
+
+
+class DeadlinePassed(ErrandsError):
+    """A run put itself off until after its deadline."""
+
+
+class OutcomeUnknown(Discard):
+    """Raise in an outside effect when nobody can say whether it happened; or catch it as what `run.once`
+    says.
+
+    A request that was sent and not answered may have been heard. It is not made again by itself: the run ends
+    here, and a person looks, settles it and retries the run.
+    """
+
+
+class EffectUnknown(OutcomeUnknown):
+    """An effect was begun, and it is not known whether it happened. The text names it, and what to do."""
+
+
+class EffectBusy(Snooze):
+    """Another attempt, or another run that shares the effect, is at it now: the run looks again soon."""
+
+
+class CheckpointLost(Discard):
+    """The rows are not those of the attempt before, so nobody can say which of them are done."""
+
+
+class RunCancelled(BaseException):
+    """The run is no longer wanted, or no longer this attempt's: end here, and clean up.
+
+    Raised by `run.progress`, `run.check` and `run.resume`. No `Exception`, so that an `except Exception` in a
+    task does not take it for a failure of its work. What the task returns or raises after it is not recorded.
+    """

@@ -15,8 +15,11 @@ class Kind(StrEnum):
     """The kinds of events, in the order of a run's life."""
 
     QUEUED = "queued"  # accepted; with `eta` in the future: scheduled
+    REPLACED = "replaced"  # a later request gave the waiting run new arguments
+    LIMITED = "limited"  # it waits for a limit, as `note` says; its attempt did not begin
     STARTED = "started"
     PROGRESS = "progress"
+    CHECKPOINT = "checkpoint"  # how far a loop came that goes on from there after a crash
     LOG = "log"
     RETRYING = "retrying"  # the attempt failed; another follows at `eta`
     SNOOZED = "snoozed"  # the attempt put itself off until `eta`; it does not count
@@ -49,7 +52,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Times are seconds since 1970 UTC. `args` and `kwargs` are as in the message: validated, and sealed where
     they are secret. `error` is {"type", "message", "traceback"}; `progress` is {"current", "total",
-    "percentage", "note"}. `attempt` counts from 1; 0 before the first.
+    "percentage", "note"}; `checkpoint` is {name of a loop: {"key", "count"}}. `attempt` counts from 1; 0
+    before the first.
     """
 
     kind: Kind
@@ -58,6 +62,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     task: str | None = None
     queue: str | None = None
     owner: str | None = None
+    subject: str | None = None  # the person whom it is about
     parent_id: str | None = None
     root_id: str | None = None
     args: list[Any] | None = None
@@ -72,6 +77,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     result: Any = None
     error: dict[str, str] | None = None
     progress: dict[str, Any] | None = None
+    checkpoint: dict[str, Any] | None = None
     duration: float | None = None  # seconds that the attempt took
     note: str | None = None
     message: dict[str, Any] | None = None

@@ -16,8 +16,35 @@ MASK = "***"
 T = TypeVar("T")
 
 
+def read_keys(text: str, what: str) -> list[tuple[str, bytes]]:
+    """Keys written `id:base64,id:base64`. `what` they are is for errors.
+
+    Raises:
+        ConfigurationError: they are written otherwise.
+    """
+    keys = []
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        key_id, colon, encoded = item.partition(":")
+        try:
+            key = base64.urlsafe_b64decode(encoded.replace("+", "-").replace("/", "_"))
+        except ValueError as exc:
+            raise ConfigurationError(f"{what} {key_id!r} is not base64") from exc
+        if not colon:
+            raise ConfigurationError(f"{what}s are written id:base64, with commas between them")
+        keys.append((key_id, key))
+    return keys
+
+
 class SecretMarker:
     """Says in an annotation that a value is secret."""
+
+    kind = ""  # what a sealed value's context begins with: a value of one kind does not open as another
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        from errands.core.sealing import sealed_schema  # with pydantic, whose models need it
+
+        return sealed_schema(cls.kind, source, handler)
 
     def __repr__(self) -> str:
         return "Secret"
@@ -55,17 +82,7 @@ class Keyring:
     @classmethod
     def parse(cls, text: str) -> Keyring:
         """Read `id:base64,id:base64`, as ERRANDS_SECRET_KEYS holds it. An empty text is an empty ring."""
-        keys = []
-        for item in filter(None, (part.strip() for part in text.split(","))):
-            key_id, colon, encoded = item.partition(":")
-            try:
-                key = base64.urlsafe_b64decode(encoded.replace("+", "-").replace("/", "_"))
-            except ValueError as exc:
-                raise ConfigurationError(f"secret key {key_id!r} is not base64") from exc
-            if not colon:
-                raise ConfigurationError("secret keys are written id:base64, with commas between them")
-            keys.append((key_id, key))
-        return cls(keys)
+        return cls(read_keys(text, "secret key"))
 
     @staticmethod
     def new_key(key_id: str = "k1") -> str:
@@ -143,9 +160,10 @@ def mask(value: Any) -> Any:
     if isinstance(value, str):
         return _SEALED.sub(MASK, value)
     if isinstance(value, dict):
-        return {key: mask(item) for key, item in value.items()}
+        return {mask(key): mask(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(mask(item) for item in value)
+        items = [mask(item) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     return value
 
 

@@ -6,7 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from errands.core.errors import ConfigurationError
-from errands.core.limits import Concurrency, Limit
+from errands.core.fairness import check_fair_by
+from errands.core.limits import Concurrency, Limit, Rule, check_all
 from errands.core.retry import Retry
 from errands.core.unique import Unique
 
@@ -14,6 +15,7 @@ NO_RETRY = Retry(times=0)
 
 # Urgent first. What a message without a priority, or with 0 (as plain Celery writes it), gets is "normal".
 LEVELS = ("high", "normal", "low")
+_NUMBERS = {"high": 9, "normal": 5, "low": 1}
 
 
 def level_of(priority: int | None) -> str:
@@ -21,6 +23,19 @@ def level_of(priority: int | None) -> str:
     if not priority or 4 <= priority <= 6:
         return "normal"
     return "low" if priority < 4 else "high"
+
+
+def priority_of(priority: int | str | None) -> int | None:
+    """Celery's number for a priority that was said by a number or by a word: high is 9, normal 5, low 1.
+
+    Raises:
+        ValueError: there is no such word.
+    """
+    if not isinstance(priority, str):
+        return priority
+    if priority not in _NUMBERS:
+        raise ValueError(f"priority={priority!r}: use {', '.join(map(repr, LEVELS))} or Celery's numbers, 0 to 9")
+    return _NUMBERS[priority]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +62,7 @@ class Rules:
 
     Args:
         queue: where its messages wait; None for the app's default queue.
-        priority: of its messages, 0 to 9; 9 goes first.
+        priority: of its messages, 0 to 9; 9 goes first. See `priority_of` for words.
         retry: when and how often it is tried again; None leaves retries to Celery's options.
         aliases: older names that messages may still carry.
         unique: what a second request for the same work gets.
@@ -70,34 +85,46 @@ class Rules:
     offload: bool = False
 
     def __post_init__(self) -> None:
-        if self.priority is not None and not 0 <= self.priority <= 9:
-            raise ConfigurationError(f"priority {self.priority}: use 0 to 9")
+        if self.priority is not None and not (isinstance(self.priority, int) and 0 <= self.priority <= 9):
+            raise ConfigurationError(f"priority {self.priority!r}: use 0 to 9, or {', '.join(LEVELS)}")
+        if self.deadline is not None and not self.deadline > 0:
+            raise ConfigurationError(f"deadline={self.deadline!r}: use the seconds that a run has, more than 0")
         if self.retry is not None and not isinstance(self.retry, Retry):
             raise ConfigurationError(f"retry={self.retry!r}: use Retry(times, first=seconds, most=seconds)")
 
-    def check(self, task: str, parameters: Collection[str]) -> None:
+    def check(self, task: str, parameters: Collection[str], secrets: Collection[str] = ()) -> None:
         """Refuse rules that cannot work for a task with these parameters.
 
         Args:
             task: its name.
             parameters: of its function, by name.
+            secrets: those of them that are secret.
 
         Raises:
             ConfigurationError: it names the task and the rule.
         """
-        for rule in (self.unique, *self.limits, self.at_most):
-            if rule is not None:
-                rule.check(task, parameters)
+        if self.unique is not None:
+            if not isinstance(self.unique, Unique):
+                raise ConfigurationError(f"task {task!r}: unique={self.unique!r}: use Unique(…)")
+            self.unique.check(task, parameters, secrets)
+        check_all(task, self.of_rates_and_slots, parameters, secrets)
+        if self.fair_by is not None:
+            check_fair_by(task, self.fair_by, parameters, secrets)
 
     @property
     def of_calls(self) -> bool:
         """Whether a rule has a say in the acceptance of calls."""
-        return self.unique is not None or self.fair_by is not None
+        return self.unique is not None
 
     @property
     def of_starts(self) -> bool:
         """Whether a rule has a say in the start of attempts."""
         return bool(self.limits) or self.at_most is not None
+
+    @property
+    def of_rates_and_slots(self) -> tuple[Rule, ...]:
+        """The rules on how often it starts, and how many are at work at once."""
+        return self.limits if self.at_most is None else (*self.limits, self.at_most)
 
     @property
     def policy(self) -> Retry:

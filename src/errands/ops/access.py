@@ -13,6 +13,7 @@ from typing import Protocol
 from errands.ops.errors import NotAllowed
 
 ADMIN = "admin"
+PERSONAL_DATA = "personal-data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,8 @@ class Person:
 
     Args:
         id: the same text that runs are sent with as their `owner`.
-        roles: role names; `"admin"` is the one that Errands knows.
+        roles: role names; Errands knows `"admin"` and `"personal-data"`: an admin who has the second one as
+            well is shown what tasks mark as `Personal`.
     """
 
     id: str
@@ -31,6 +33,11 @@ class Person:
     def is_admin(self) -> bool:
         """Whether this person may see everything and act on it."""
         return ADMIN in self.roles
+
+    @property
+    def sees_personal_data(self) -> bool:
+        """Whether this person is shown personal data in arguments. Admins as such are not."""
+        return self.is_admin and PERSONAL_DATA in self.roles
 
 
 class Owned(Protocol):

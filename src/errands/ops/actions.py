@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,16 +11,18 @@ from sqlalchemy import Connection
 
 from errands.broker.runs import Verdict
 from errands.core import clock
-from errands.core.errors import ActionRefused, BrokerUnavailable, InvalidArguments, RunNotFound, SecretError
+from errands.core.errors import ActionRefused, BrokerUnavailable, InvalidArguments, SecretError
 from errands.core.events import Event, Kind
 from errands.core.states import State, celery_status
-from errands.ops import probes, queues
+from errands.ops import batches, probes, queues
 from errands.ops.access import Person, require_admin
+from errands.ops.audit import audited
 from errands.ops.errors import QueueNotFound
 from errands.ops.host import App
 from errands.ops.run_view import RunView
+from errands.ops.schedules import marks_of_run
 from errands.ops.views import Ops
-from errands.store import outbox, reads, writes
+from errands.store import letters, outbox
 
 logger = logging.getLogger("errands.ops")
 
@@ -45,8 +45,9 @@ class Actions:
         """Let the run not start, or, where it has started, not start again.
 
         Workers ask before they start a run, so this holds for messages in any queue and in any worker's
-        memory. An attempt that is under way is ended by `terminate` only (in a worker with child processes);
-        without it, it works on to its end, and what it brings is not recorded.
+        memory. An attempt that is under way ends at its next `run.progress`, `run.check` or row of `run.resume`;
+        one that uses none of them works on to its end, and what it brings is not recorded. `terminate` ends it
+        at once.
 
         Args:
             person: who does it.
@@ -64,6 +65,8 @@ class Actions:
         run = self._ops.find(run_id)
         if run.state.final:
             raise ActionRefused(f"the run has ended already: it is {run.state}")
+        if batches.is_batch(run):
+            return self._revoke_batch(person, run, reason)
         event = Event(
             kind=Kind.REVOKED, run_id=run_id, at=clock.timestamp(), task=run.task, queue=run.queue,
             owner=run.owner, note=f"revoked by {person.id}" + (f": {reason}" if reason else ""),
@@ -75,6 +78,13 @@ class Actions:
         self._take_out(run_id, run.queue)
         self._tell_celery(run_id, terminate)
         return _answer(run_id, State.REVOKED, run.attempt) | {"terminate": terminate}
+
+    def _revoke_batch(self, person: Person, run: RunView, reason: str | None) -> dict[str, Any]:
+        with self._audited(person, "revoke", run.id, reason, {"batch": True}):
+            batches.revoke(self._app, run.id, f"revoked by {person.id}" + (f": {reason}" if reason else ""))
+        with probes.record_errors():
+            members = batches.revoke_members(self._app, run.id)
+        return _answer(run.id, State.REVOKED, run.attempt) | {"terminate": False, "members": members}
 
     def retry(self, person: Person, run_id: str, *, reason: str | None = None) -> dict[str, Any]:
         """Send a run that has ended once more: the same id, the same arguments, one attempt further.
@@ -98,44 +108,9 @@ class Actions:
         message = self._ops.message(run)
         if message is None:
             raise ActionRefused("nobody kept the run's arguments, so it cannot be sent again")
-        with self._audited(person, "retry", run_id, reason, {"attempt": run.attempt + 1}):
+        with self._audited(person, "retry", run_id, reason, {"attempt": run.attempt + 1}) as connection:
             hop = self._reopen(run, message)
-        return self._send_again(run, message, hop)
-
-    def replay(self, person: Person, letter_id: str, *, reason: str | None = None) -> dict[str, Any]:
-        """Send the run of a dead letter again, once what was wrong is mended.
-
-        Args:
-            person: who does it.
-            letter_id: the dead letter's id.
-            reason: for the audit trail.
-
-        Raises:
-            RunNotFound: there is no such dead letter.
-            ActionRefused: it was sent again already; or it holds no message that could be sent.
-            And what `retry` raises.
-        """
-        require_admin(person, "replay dead letters")
-        if not letter_id.isprintable():
-            raise RunNotFound("there is no dead letter with this id")
-        with probes.record_errors(), self._app.database.reading() as connection:
-            letter = reads.dead_letter(connection, letter_id)
-        if letter is None:
-            raise RunNotFound("there is no dead letter with this id")
-        message = _message_in(letter.message or {})
-        if message is None or not letter.run_id or not letter.task:
-            raise ActionRefused("this dead letter holds no message that could be sent again")
-        if letter.task not in self._app.tasks:
-            raise ActionRefused(f"no task is registered under the name {letter.task!r}")
-        try:
-            run = self._ops.find(letter.run_id)
-        except RunNotFound:  # older than the record
-            run = RunView(id=letter.run_id, state=State.FAILED, task=letter.task, queue=letter.queue)
-        details = {"task_id": letter.run_id}
-        with self._audited(person, "replay", letter_id, reason, details) as connection:
-            if not writes.mark_replayed(connection, letter_id):
-                raise ActionRefused("this dead letter was sent again already")
-            hop = self._reopen(run, message)
+            letters.mark_run_replayed(connection, run_id)
         return self._send_again(run, message, hop)
 
     def pause(self, person: Person, queue: str, *, reason: str | None = None) -> dict[str, Any]:
@@ -171,6 +146,8 @@ class Actions:
         """Record that the run goes on. Returns how often its message was sent on, the next time included."""
         if not run.state.final:
             raise ActionRefused(f"the run is {run.state}: only one that has ended can be tried again")
+        if batches.is_batch(run):
+            raise ActionRefused("a batch is not a task: retry the members that failed")
         if run.task is None:
             raise ActionRefused("nobody knows which task the run was of, so it cannot be sent again")
         args, kwargs = message
@@ -187,7 +164,8 @@ class Actions:
             kind=Kind.REOPENED, run_id=run.id, at=clock.timestamp(), task=run.task, queue=run.queue,
             owner=run.owner, attempt=run.attempt,
         )  # fmt: skip
-        self._record(event, hop=hop)
+        rules = "" if task is None else self._app.rules_of_reopening(task, args, kwargs)
+        self._record(event, hop=hop, rules=rules)
         return hop
 
     def _send_again(self, run: RunView, message: Message, hop: int) -> dict[str, Any]:
@@ -198,13 +176,15 @@ class Actions:
         self._forget_result(run.id)
         # Without "hop" the sending would take the run for one that is known already, and drop it.
         envelope: dict[str, Any] = {"hop": hop, "queued_at": round(clock.timestamp(), 3)}
+        envelope |= marks_of_run(self._app, run.id)
         if run.owner is not None:
             envelope["owner"] = run.owner
         headers = {"errands": envelope}
         try:
             with self._app.acting_as(run.owner), probes.broker_errors():
                 if task is not None:
-                    task.apply_async(args, kwargs, task_id=run.id, headers=headers)
+                    priority = run.priority if run.priority != "normal" else None  # None: as the task says
+                    task.apply_async(args, kwargs, task_id=run.id, headers=headers, priority=priority)
                 else:
                     self._app.send_task(
                         str(run.task), args, kwargs, task_id=run.id, headers=headers, queue=run.queue
@@ -214,9 +194,13 @@ class Actions:
             raise
         return _answer(run.id, State.QUEUED, run.attempt + 1)
 
-    def _record(self, event: Event, hop: int = -1) -> None:
+    def _record(self, event: Event, hop: int = -1, rules: str = "") -> None:
         with probes.broker_errors():
-            reply = self._app.live.record(event, hop=hop)
+            reply = self._app.live.record(event, hop=hop, rules=rules)
+        if reply.verdict is Verdict.DUPLICATE:
+            raise ActionRefused(
+                f"another run does the same work by now: {reply.about}. Wait until it has ended, or revoke it first"
+            )
         if reply.verdict is not Verdict.OK:
             raise ActionRefused("the run has just moved on; look again")
 
@@ -232,12 +216,7 @@ class Actions:
     def _audited(
         self, person: Person, action: str, target: str, reason: str | None, details: dict[str, Any]
     ) -> Iterator[Connection]:
-        """The deed is done inside the transaction that writes it down: if it fails, nothing is written."""
-        with probes.record_errors(), self._app.database.writing() as connection:
-            writes.add_audit(
-                connection, audit_id=self._app.new_id(), actor=person.id, action=action, target=target,
-                reason=reason, details=details,
-            )  # fmt: skip
+        with audited(self._app, person, action, target, reason, details) as connection:
             yield connection
 
     def _take_out(self, run_id: str, queue: str | None) -> None:
@@ -276,16 +255,3 @@ class Actions:
 
 def _answer(run_id: str, state: State, attempt: int) -> dict[str, Any]:
     return {"task_id": run_id, "status": celery_status(state), "state": state.value, "attempt": attempt}
-
-
-def _message_in(kept: dict[str, Any]) -> Message | None:
-    """The arguments in a dead letter: as a worker wrote them, or in the body of an undelivered message."""
-    if "args" in kept:
-        return kept["args"], kept.get("kwargs") or {}
-    if kept.get("truncated") or kept.get("content_type") != "application/json":
-        return None
-    try:
-        args, kwargs, _embedded = json.loads(base64.b64decode(kept["body"]))
-    except (KeyError, ValueError, TypeError):
-        return None
-    return (args, kwargs) if isinstance(args, list) and isinstance(kwargs, dict) else None

@@ -15,3 +15,7 @@ class RecordUnavailable(ErrandsError):
 
 class QueueNotFound(ErrandsError):
     """The app has no queue of this name."""
+
+
+class ScheduleNotFound(ErrandsError):
+    """The app has no schedule of this name."""

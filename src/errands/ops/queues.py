@@ -3,13 +3,13 @@ kombu's lists their depth and age, elsewhere their depth."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
 from typing import Any
 
-from errands.broker import pause, queues
+from errands.broker import forgetting, pause, queues
 from errands.broker.client import Client
 from errands.broker.keys import Keys
 from errands.broker.list_depths import list_depths
@@ -96,6 +96,18 @@ def remove_delayed(app: App, queue: str, run_id: str) -> int:
         return 0
     with broker_errors(), _streams(app) as (client, keys):
         return queues.remove_delayed(client, keys, queue, run_id)
+
+
+def remove_dead(app: App, queue: str, run_ids: Collection[str]) -> int:
+    """Delete what a queue keeps of messages of these runs that nobody could be given. Returns how many.
+
+    Raises:
+        BrokerUnavailable: it does not answer.
+    """
+    if app.settings.inline or kind_of(app) is not Kind.STREAMS:
+        return 0
+    with broker_errors(), _streams(app) as (client, keys):
+        return forgetting.remove_dead(client, keys, queue, run_ids)
 
 
 def as_dicts(app: App) -> dict[str, dict[str, Any]]:

@@ -9,16 +9,24 @@ from typing import Any
 
 from errands.broker.runs import LiveRun
 from errands.core.events import Event, Kind
+from errands.core.payloads import payload_bytes, without_reference
 from errands.core.secrets import mask
 from errands.core.states import State, celery_status
+from errands.core.task import level_of
 from errands.store.rows import OutboxRow, RunRow
 
 _WAITING = frozenset({State.SCHEDULED, State.QUEUED})
 _WITH_ERROR = frozenset({State.FAILED, State.DISCARDED, State.RETRYING})
 # These are discarded too, but their texts quote arguments and keys; a `Discard` is written for people.
-_NOT_FOR_USERS = frozenset({"InvalidArguments", "PayloadTooLarge", "SecretError"})
+_NOT_FOR_USERS = frozenset(
+    {"EffectUnknown", "InvalidArguments", "PayloadLost", "PayloadTooLarge", "SecretError"}
+)
 # What Valkey keeps under the same name.
-_SAME = ("task", "queue", "owner", "worker", "max_attempts", "result", "error", "progress")
+_SAME = (
+    "task", "queue", "owner", "subject", "worker", "max_attempts", "result", "error", "progress",
+    "parent_id", "root_id",
+    "waits_for", "checkpoint",
+)  # fmt: skip
 _PROGRESS_STATUS = {
     State.SCHEDULED: "queued",
     State.QUEUED: "queued",
@@ -33,7 +41,9 @@ class RunView:
     """A run, with what is left over from earlier attempts taken out: an error only where one matters now, a
     result only after success, an end only where it has ended.
 
-    `error` is {"type", "message", "traceback"}; `message` is (args, kwargs) with secrets still sealed.
+    `error` is {"type", "message", "traceback"}; `message` is (args, kwargs) with secrets still sealed;
+    `waits_for` says which limit it waits for (see `docs/limits.md`);
+    `requests` is how many the run stands for (see `docs/unique.md`); None where Valkey has forgotten it.
     """
 
     id: str
@@ -41,6 +51,7 @@ class RunView:
     task: str | None = None
     queue: str | None = None
     owner: str | None = None
+    subject: str | None = None
     worker: str | None = None
     attempt: int = 0
     max_attempts: int | None = None
@@ -51,7 +62,14 @@ class RunView:
     queued_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    parent_id: str | None = None
+    root_id: str | None = None
+    priority: str = "normal"
+    tenant: str | None = None
     message: tuple[list[Any], dict[str, Any]] | None = None
+    requests: int | None = None
+    waits_for: str | None = None
+    checkpoint: dict[str, Any] | None = None
 
     @classmethod
     def of_live(cls, run: LiveRun) -> RunView:
@@ -59,6 +77,7 @@ class RunView:
         facts = run.facts
         message = (facts["args"], facts.get("kwargs") or {}) if "args" in facts else None
         known: dict[str, Any] = {name: facts.get(name) for name in _SAME}
+        known |= _place(facts.get("options")) | {"requests": facts.get("requests", 1)}
         for name in ("eta", "queued_at", "started_at", "finished_at"):
             known[name] = _moment(facts.get(name))
         return _tidy(cls(id=run.run_id, state=run.state, attempt=run.attempt, message=message, **known))
@@ -70,12 +89,15 @@ class RunView:
         if row.error_type or row.error_message:
             error = {"type": row.error_type, "message": row.error_message, "traceback": row.error_traceback}
         message = (row.message["args"], row.message["kwargs"]) if row.message else None
+        place = _place(row.message.get("options") if row.message else None)
         return _tidy(
             cls(
                 id=row.id, state=row.state, task=row.task, queue=row.queue, owner=row.owner,
-                worker=row.worker, attempt=row.attempt, max_attempts=row.max_attempts, result=row.result,
-                error=error, progress=row.progress, eta=row.eta, queued_at=row.queued_at,
-                started_at=row.started_at, finished_at=row.finished_at, message=message,
+                subject=row.subject, worker=row.worker, attempt=row.attempt,
+                max_attempts=row.max_attempts, result=row.result, error=error, progress=row.progress,
+                eta=row.eta, queued_at=row.queued_at,
+                started_at=row.started_at, finished_at=row.finished_at, parent_id=row.parent_id,
+                root_id=row.root_id, message=message, **place,
             )
         )  # fmt: skip
 
@@ -84,12 +106,14 @@ class RunView:
         """The view of a run that was committed and waits to be sent."""
         return cls(
             id=row.id, state=State.QUEUED, task=row.task, queue=row.options.get("queue"), owner=row.owner,
-            eta=row.eta, queued_at=row.created_at, message=(row.args, row.kwargs),
+            eta=row.eta, queued_at=row.created_at, message=(row.args, row.kwargs), **_place(row.options),
         )  # fmt: skip
 
     def after(self, event: Event) -> RunView:
         """The view after one more event."""
         state = event.state
+        if event.kind is Kind.LIMITED:
+            return _tidy(replace(self, waits_for=event.note))
         if state is None or event.kind is Kind.QUEUED:  # "queued" may be written after the worker's "started"
             return replace(self, progress=event.progress) if event.progress else self
         changes: dict[str, Any] = {"state": state, "result": event.result, "error": event.error}
@@ -121,6 +145,9 @@ class RunView:
             "progress": _plain(self.progress),
             "attempt": self.attempt,
             "max_attempts": self.max_attempts,
+            "priority": self.priority,
+            "requests": self.requests,
+            "waits_for": mask(self.waits_for),
             "error_type": self.error.get("type") if self.error else None,
             "eta": iso(self.eta),
             "queued_at": iso(self.queued_at),
@@ -129,8 +156,12 @@ class RunView:
         }
         if in_full:
             args, kwargs = self.message or (None, None)
-            answer |= {"owner": self.owner, "queue": self.queue, "worker": self.worker}
-            answer |= {"args": _plain(args), "kwargs": _plain(kwargs)}
+            answer |= {"owner": self.owner, "subject": self.subject, "tenant": self.tenant}
+            answer |= {"queue": self.queue, "worker": self.worker}
+            answer |= {"checkpoint": _plain(self.checkpoint)}
+            answer |= {"parent_id": self.parent_id, "root_id": self.root_id}
+            answer |= {"args": _plain(args), "kwargs": _plain(without_reference(kwargs))}
+            answer |= {"payload_bytes": payload_bytes(kwargs)}
         return answer
 
     def as_status(self, *, in_full: bool) -> dict[str, Any]:
@@ -195,9 +226,20 @@ def _tidy(view: RunView) -> RunView:
         error=error,
         progress=None if state in _WAITING else view.progress,
         eta=due,
+        waits_for=view.waits_for if state in (*_WAITING, State.RETRYING) else None,
         finished_at=view.finished_at if state.final else None,
         started_at=None if state in _WAITING else view.started_at,
     )
+
+
+def _place(options: Any) -> dict[str, Any]:
+    """Where a message waits in its queue: its level, and whose turn it takes there."""
+    told = options if isinstance(options, dict) else {}
+    priority = told.get("priority")
+    return {
+        "priority": level_of(priority if isinstance(priority, int) else None),
+        "tenant": told.get("fair"),
+    }
 
 
 def _moment(seconds: float | None) -> datetime | None:

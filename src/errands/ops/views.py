@@ -8,13 +8,16 @@ import redis
 from sqlalchemy.exc import SQLAlchemyError
 
 from errands.core.errors import RunNotFound
+from errands.core.payloads import without_reference
+from errands.core.personal import reveal
 from errands.core.secrets import mask
-from errands.ops import health, probes, queues, stats
+from errands.ops import batches, effects, health, probes, queues, schedules, stats
 from errands.ops.access import Person, may_see, require_admin
 from errands.ops.errors import RecordUnavailable
 from errands.ops.host import App
 from errands.ops.run_view import RunView, iso
-from errands.store import reads
+from errands.store import letters, reads
+from errands.store.letters import LetterFilter
 
 _LONGEST_ID = 255
 
@@ -40,8 +43,17 @@ class Ops:
         """
         view = self.seen(person, run_id)
         answer = view.as_dict(in_full=person.is_admin)
+        if person.sees_personal_data and view.message is not None:
+            args, kwargs = view.message
+            answer["args"] = reveal(args, self._app.keyring, view.task)
+            answer["kwargs"] = reveal(without_reference(kwargs), self._app.keyring, view.task)
         if person.is_admin:
             answer["attempts"] = self._attempts(run_id)
+            answer["effects"] = effects.of_run(self._app, run_id)
+            answer["schedule"] = schedules.of_run(self._app, run_id)
+            answer["children"] = batches.children(self._app, run_id)
+        if batches.is_batch(view):
+            answer["batch"] = batches.as_dict(self._app, view)
         return answer
 
     def status(self, person: Person, run_id: str) -> dict[str, Any]:
@@ -78,7 +90,7 @@ class Ops:
             # It may have left the outbox for Valkey between the two looks.
             view, away = self._in_valkey(run_id)
         if view is not None:
-            return view
+            return batches.counted(self._app, view)
         if away is not None:
             raise RecordUnavailable("Valkey does not answer; try again in a moment") from away
         raise RunNotFound("there is no run with this id")
@@ -92,8 +104,10 @@ class Ops:
 
     # -- lists, for admins
 
-    def dead_letters(self, person: Person, limit: int = 100) -> list[dict[str, Any]]:
-        """Messages and runs that nobody tries again by itself, the newest first.
+    def dead_letters(
+        self, person: Person, limit: int = 100, match: LetterFilter | None = None
+    ) -> list[dict[str, Any]]:
+        """Messages and runs that nobody tries again by itself, the newest first; all, or those that match.
 
         Raises:
             NotAllowed: `person` is no admin.
@@ -102,7 +116,7 @@ class Ops:
         require_admin(person, "see dead letters")
         try:
             with self._app.database.reading() as connection:
-                letters = reads.dead_letters(connection, limit)
+                found = letters.newest(connection, match or LetterFilter(), limit)
         except SQLAlchemyError as exc:
             raise RecordUnavailable("the database does not answer") from exc
         return [
@@ -116,7 +130,7 @@ class Ops:
                 "at": iso(letter.at),
                 "replayed_at": iso(letter.replayed_at),
             }
-            for letter in letters
+            for letter in found
         ]
 
     def workers(self, person: Person) -> list[dict[str, Any]]:

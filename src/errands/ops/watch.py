@@ -13,6 +13,7 @@ from errands.core.errors import ErrandsError
 from errands.core.events import Event, Kind
 from errands.core.secrets import mask
 from errands.ops.access import Person
+from errands.ops.batches import is_batch
 from errands.ops.host import App
 from errands.ops.live import FellBehind, Follower, Found, Subscription
 from errands.ops.probes import broker_errors
@@ -20,6 +21,7 @@ from errands.ops.run_view import RunView
 from errands.ops.views import Ops
 
 PING_SECONDS = 15.0
+_LOOK_SECONDS = 1.0
 _PAGE, _MOST_PAGES = 1_000, 20
 
 
@@ -140,6 +142,11 @@ class Watch:
         if self._subscription is not None:
             self._subscription.close()
 
+    @property
+    def _seconds(self) -> float:
+        """How long to wait for an event. A batch tells few of its steps: when it is quiet, it is looked at."""
+        return min(self._live.ping_seconds, _LOOK_SECONDS) if is_batch(self._view) else self._live.ping_seconds
+
     async def __aiter__(self) -> AsyncIterator[Message]:
         over = self._view.state.final
         for entry_id, event in self._missed or ():
@@ -154,10 +161,13 @@ class Watch:
             return
         while True:
             try:
-                entry_id, event = await self._subscription.get(self._live.ping_seconds)
+                entry_id, event = await self._subscription.get(self._seconds)
             except TimeoutError:
                 yield Message()
                 view = await self._live.look(self._view.id)
+                if view is not None and is_batch(view) and view.progress != self._view.progress:
+                    self._view = view
+                    yield Message("progress", {"task_id": view.id} | mask(view.progress or {}), self._position)
                 if view is not None and view.state.final:  # its last event was lost
                     self._view = view
                     yield self._state(self._position)
@@ -185,7 +195,8 @@ class Watch:
         self._view = self._view.after(event)
         if event.kind is Kind.PROGRESS:
             return Message("progress", about | mask(event.progress or {}), entry_id)
-        if event.state is None or event.kind is Kind.QUEUED:  # the first state that was told is at least this
+        silent = event.state is None and event.kind is not Kind.LIMITED
+        if silent or event.kind is Kind.QUEUED:  # the first state that was told is at least this
             return None
         return self._state(entry_id)
 

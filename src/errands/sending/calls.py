@@ -26,6 +26,7 @@ class Call:
     goes_on: bool  # with a run that is known: a retry, a snooze, a replacement
     size: int  # bytes of the message
     message: Message | None  # kept where somebody listens to Celery's signals
+    duplicate: bool = False  # `run_id` is that of the run that was there already
 
 
 def tell_before(terms: Terms, message: Message, queue: Any) -> None:

@@ -14,23 +14,26 @@ import redis
 from celery import signals
 from celery.result import AsyncResult
 
-from errands.broker.message import Payload, any_payload, checked_payload
+from errands.broker.message import Payload, any_payload
 from errands.broker.runs import LiveRuns, Reply, Verdict
 from errands.core import clock
-from errands.core.errors import InvalidArguments, PayloadTooLarge
+from errands.core.errors import ActionRefused, InvalidArguments
 from errands.core.events import Event, Kind
-from errands.sending import refusals, rules
+from errands.sending import deadlines, refusals, rules
 from errands.sending.calls import Call, somebody_listens, tell_after, tell_before
-from errands.sending.celerys_way import CelerysWay
+from errands.sending.membership import batch_of_call, collected
+from errands.sending.payloads import Offloading
 from errands.sending.plan import Plan
 from errands.sending.result import SentResult
-from errands.sending.terms import Terms, is_ours
+from errands.sending.terms import Terms, is_ours, numbered, told
 from errands.task import Task
 
 logger = logging.getLogger("errands")
 
 # Whoever put something around Celery's own sending (Sentry does) is to be called.
 _CELERYS = celery.Task.apply_async
+# Of a run that goes on counting its attempts, though the server knows nothing of them.
+SENT_AGAIN = "the broker had lost it, and it was sent again"
 # Nobody waits for a worker that sends what follows a run; callers do.
 _FOLLOW_UP_SECONDS = 30.0
 # A bulk that is under way waits out a server that stands still for a moment (to save its data, say).
@@ -49,7 +52,7 @@ class Context(NamedTuple):
 Later = Callable[[], AsyncResult]
 
 
-class OneCall(CelerysWay):
+class OneCall(Offloading):
     """An app that sends single calls."""
 
     _plan: Plan | None = None
@@ -74,13 +77,18 @@ class OneCall(CelerysWay):
         A run whose id is known already is not sent again: a stable id makes a follow-up safe to repeat.
 
         Raises:
+            PayloadTooLarge: the arguments weigh more than `Settings.payload_max`.
+            InvalidArguments: of a task that is known here and has secrets, which are sealed here.
             BrokerUnavailable: the broker did not take the message; the text says what that means.
             celery.exceptions.QueueNotFound: there is no such queue.
         """
         # A task that is known here says where it waits, also when it is sent by its name.
-        task = options.pop("task_type", None) or self.tasks.get(name)
-        options = {"countdown": countdown, "eta": eta, **options}
-        payload = partial(any_payload, args, kwargs)
+        applied = options.pop("task_type", None)  # a call that `Task.apply_async` has checked
+        task = applied or self.tasks.get(name)
+        if applied is None and getattr(task, "function", None) is not None and task.arguments.secrets:
+            args, kwargs = self.prepare(task, args or (), kwargs or {})  # nobody else could seal them
+        options = numbered(name, {"countdown": countdown, "eta": eta, **options})
+        payload = partial(any_payload, args, kwargs) if applied else partial(self.by_name, name, args, kwargs)
         call = self._call(self.context(), name, task, payload, task_id, None, options)
         if call is None:
             return self.send_by_celery(name, args, kwargs, task_id=task_id, task_type=task, **options)
@@ -103,7 +111,8 @@ class OneCall(CelerysWay):
         options: dict[str, Any],
     ) -> AsyncResult:  # fmt: skip
         """`send_call` for asyncio code. Where Celery has to send it, a thread does."""
-        ready = self._ready(self.context(), task, args, kwargs, task_id, owner, options)
+        call = self.context(), task, args, kwargs, task_id, owner, options
+        ready = await asyncio.to_thread(self._ready, *call) if task.rules.offload else self._ready(*call)
         if not isinstance(ready, Call):
             return await asyncio.to_thread(ready)
         await self._acommit([ready])
@@ -120,32 +129,13 @@ class OneCall(CelerysWay):
             plan = self._plan = Plan(self)
         return plan
 
-    def checked(self, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Payload:
-        """A call as its message carries it: checked, JSON-ready, secrets sealed, not too large.
-
-        Raises:
-            InvalidArguments, PayloadTooLarge, SecretError: see `Arguments.prepare`.
-        """
-        payload = checked_payload(*task.arguments.prepare(args, kwargs, self.keyring))
-        if payload.size > self.settings.payload_max:
-            raise PayloadTooLarge(
-                task.name,
-                [
-                    f"the arguments weigh {payload.size:,} bytes, over the limit of "
-                    f"{self.settings.payload_max:,}: "
-                    "store the data and send a reference to it (an id, or a key of the storage kit)"
-                ],
-            )
-        return payload
-
     def seal(self, task: Task[..., Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """`kwargs` of `task` with its secrets sealed."""
         return task.arguments.seal(kwargs, self.keyring)
 
-    def prepare(self, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """The args and kwargs of `checked`."""
-        payload = self.checked(task, args, kwargs)
-        return payload.args, payload.kwargs
+    def rules_of_reopening(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+        """What the rules of `task` ask of a run that a person sends again, as JSON."""
+        return rules.of_reopening(task, any_payload(args, kwargs))
 
     def context(self) -> Context:
         """Who sends, and how; the same for all calls that are made in one go."""
@@ -162,6 +152,8 @@ class OneCall(CelerysWay):
     ) -> Call | Later:  # fmt: skip
         """A checked call, or, where Celery has to send it, the function that has it do so."""
         args, kwargs = args or (), kwargs or {}
+        if "priority" in options:
+            options = numbered(task.name, options)
         try:
             payload = self.checked(task, args, kwargs)
         except InvalidArguments:
@@ -170,6 +162,9 @@ class OneCall(CelerysWay):
             # A chain goes on, inside the tracer of the run before: its result was not known when the call
             # was written. A misfit must fail the run it belongs to, so the worker finds it there.
             payload = any_payload(args, kwargs)
+        if payload.size > self.settings.payload_max and task.rules.offload:
+            task_id = task_id or self.new_id()
+            payload = self.offloaded(task, payload, task_id)
         call = self._call(context, task.name, task, lambda: payload, task_id, owner, options)
         if call is not None:
             return call
@@ -216,46 +211,72 @@ class OneCall(CelerysWay):
     ) -> Call:
         parent = context.parent
         now = clock.timestamp()
-        errands = self.marks(terms.given_errands, task_id, owner, parent, now)
+        errands = self.marks(terms.given_errands, task_id, owner, parent, now, terms.deadline)
         run_id = task_id or self.new_id()
         root_id, parent_id = terms.root_id, terms.parent_id
+        batch = batch_of_call(terms.name, errands, parent, parent_id, task_id)
+        if batch is not None:
+            errands["batch"] = batch.id
+            root_id, parent_id = root_id or batch.root_id, parent_id or batch.id
         if parent is not None:
             root_id = root_id or parent.request.root_id or parent.request.id
             parent_id = parent_id or parent.request.id
         root_id = root_id or run_id
-        when = terms.when(now)
+        when = terms.when(now, errands.get(deadlines.FIELD))
         message = terms.message(run_id, payload, errands, when, root_id, parent_id, context.reply_to)
         if signals.before_task_publish.receivers:
             tell_before(terms, message, self.amqp.queues[terms.queue])
         event = None
         goes_on = "hop" in errands
+        attempts = errands.pop("attempts", None)
+        if terms.has_subject and (subject := terms.task.arguments.subject_of(payload.args, payload.kwargs)):
+            errands["subject"] = subject
+        if terms.is_fair and (tenant := rules.tenant(terms.task, payload.args, payload.kwargs)):
+            errands["fair"] = tenant
         if terms.is_run and not goes_on:
             event = Event(
                 kind=Kind.QUEUED, run_id=run_id, at=now, task=terms.name, queue=terms.queue,
-                owner=errands.get("owner"), parent_id=parent_id, root_id=root_id, args=list(payload.args),
+                owner=errands.get("owner"), subject=errands.get("subject"), parent_id=parent_id, root_id=root_id,
+                args=list(payload.args),
                 kwargs=payload.kwargs, eta=when.due, max_attempts=terms.max_attempts,
+                options=told(terms.priority, errands.get("fair")), expires=when.ends,
+                attempt=attempts, note=None if attempts is None else SENT_AGAIN,
             )  # fmt: skip
         written = message.encode(terms.queue)
         operation = self._live_runs.putting(
             event, run_id=run_id, queue=terms.queue, priority=terms.priority, message=written,
-            due=when.due if when.due is not None and when.due > now else None,
+            due=when.due, wait=when.wait, tenant=errands.get("fair", ""),
             # A stable id makes a follow-up safe to repeat: it is accepted once.
             unless_known=task_id is not None and event is not None,
-            rules="" if event is None else rules.of_call(terms, payload),
+            rules="" if event is None else rules.of_call(terms, payload, event, batch),
         )  # fmt: skip
         kept = message if somebody_listens() else None
         return Call(terms, run_id, operation, parent, goes_on, len(written), kept)
 
     # -- committing
 
-    def _commit(self, calls: list[Call], before: int = 0) -> None:
+    def _commit(self, calls: list[Call], before: int = 0) -> Sequence[Reply]:
+        return self._start(calls, before)()
+
+    def _start(self, calls: list[Call], before: int = 0) -> Callable[[], Sequence[Reply]]:
+        """Send `calls` to the broker; what is returned waits for its answer."""
+        waiting = collected.get()
+        if waiting is not None:
+            waiting += calls
+            return tuple
+        operations = [call.operation for call in calls]
+        answered = self._live_runs.start(operations, patience=_patience(calls[0], before))
+        return partial(self._finish, calls, before, answered)
+
+    def _finish(
+        self, calls: list[Call], before: int, answered: Callable[[], Sequence[Reply]]
+    ) -> Sequence[Reply]:
         try:
-            replies = self._live_runs.commit(
-                [call.operation for call in calls], patience=_patience(calls[0], before)
-            )
+            replies = answered()
         except redis.RedisError as exc:
             raise refusals.of_broker(exc, calls, before, self.settings.broker_url) from exc
         _committed(calls, replies)
+        return replies
 
     async def _acommit(self, calls: list[Call], before: int = 0) -> None:
         try:
@@ -269,7 +290,7 @@ class OneCall(CelerysWay):
     def _result(self, call: Call) -> AsyncResult:
         terms = call.terms
         result = (terms.result_cls or self.AsyncResult)(call.run_id)
-        result.ignored = terms.ignore_result
+        result.ignored, result.duplicate = terms.ignore_result, call.duplicate
         if call.parent is not None and terms.add_to_parent:
             call.parent.add_trail(result)
         return cast("AsyncResult", result)
@@ -292,7 +313,12 @@ def _patience(call: Call, before: int) -> float:
 
 def _committed(calls: list[Call], replies: Sequence[Reply]) -> None:
     for call, reply in zip(calls, replies, strict=True):
-        if reply.verdict is Verdict.KNOWN:
+        if reply.verdict is Verdict.DUPLICATE:
+            logger.info("%s[%s] is the same work as %s", call.terms.name, call.run_id, reply.about)
+            call.run_id, call.duplicate = reply.about, True
+        elif reply.verdict is Verdict.KNOWN:
             logger.info("%s[%s] is known already and is not sent again", call.terms.name, call.run_id)
+        elif reply.verdict is Verdict.REFUSED:
+            raise ActionRefused(f"{call.terms.name}[{call.run_id}] was not sent: {reply.about}")
         elif call.message is not None:
             tell_after(call)

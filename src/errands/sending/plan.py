@@ -48,6 +48,7 @@ class Plan:
         self.inherits_priority = bool(conf.task_inherit_parent_priority)
         self.delivery_mode = 1 if conf.task_default_delivery_mode in (1, "transient") else 2
         self.direct = _is_direct(app)
+        self.signer = app.signer
         self.terms: dict[str, Any] = {}
         self._app = app
         self._declared: dict[str, dict[str, Any]] = {}

@@ -12,12 +12,15 @@ from vine import promise
 class SentResult(AsyncResult):
     """An `AsyncResult` that looks for its backend, and tells it farewell, only if it was ever asked.
 
+    `duplicate` tells that another request was first, whose run this is: see `docs/unique.md`.
+
     Most results are thrown away unasked. Celery's own makes a promise for each, and unsubscribes from the
     server when it is collected.
     """
 
     _cache = None
     _ignored = False
+    duplicate = False
     on_ready: Any
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,6 +13,9 @@ from celery.utils.nodenames import anon_nodename
 from celery.utils.time import maybe_make_aware
 
 from errands.broker.message import NOTHING_FOLLOWS, Message, Payload, text_of
+from errands.sending import deadlines, unique
+from errands.core.errors import InvalidArguments
+from errands.core.task import priority_of
 from errands.task import Task
 
 if TYPE_CHECKING:
@@ -23,7 +27,7 @@ _OURS = frozenset((
     "chord", "chain", "group_id", "group_index", "retries", "root_id", "parent_id", "shadow", "time_limit",
     "soft_time_limit", "ignore_result", "argsrepr", "kwargsrepr", "stamped_headers", "replaced_task_nesting",
     "reply_to", "origin", "retry", "retry_policy", "route_name", "task_type", "result_cls", "add_to_parent",
-    "producer", "serializer",
+    "producer", "serializer", "unique", "deadline",
 ))  # fmt: skip
 _SLOW_START = {"max_retries": 3, "interval_start": 0.0, "interval_step": 0.2, "interval_max": 0.2}
 _LONGEST = 300.0  # seconds
@@ -36,6 +40,8 @@ class When(NamedTuple):
     eta: str | None
     expires: str | None
     expiration: str | None
+    wait: float | None = None  # seconds from now, where the caller said a countdown
+    ends: float | None = None  # when it expires, in seconds since 1970
 
 
 _NOW = When(None, None, None, None)
@@ -63,15 +69,22 @@ class Terms:
         self.result_cls = get("result_cls")
         self.add_to_parent = get("add_to_parent", True)
         self.max_attempts = task.rules.policy.times + 1 if isinstance(task, Task) else None
-        self.has_rules = isinstance(task, Task) and task.rules.of_calls
+        self.unique = unique.rule_of(task, options)
+        self.handed_out = get("unique") == unique.HANDED_OUT
+        self.is_fair = isinstance(task, Task) and task.rules.fair_by is not None
+        self.has_subject = isinstance(task, Task) and bool(task.function and task.arguments.subject)
         self.is_run = not name.startswith("celery.")
         self._patience = get("retry_policy") if get("retry") is not False else None
         self._countdown, self._eta, self._expires = get("countdown"), get("eta"), get("expires")
+        if not (self._countdown or self._eta):
+            self._countdown = unique.wait_of(self.unique)
+        self.deadline = deadlines.seconds_of(name, task, options)
         self._timed = bool(self._countdown or self._eta or self._expires is not None)
         self._argsrepr, self._kwargsrepr = get("argsrepr"), get("kwargsrepr")
         self._shadowed_by = task if task is not None and not get("shadow") and _has_shadow(task) else None
         self._origin, self._reply_to = get("origin"), get("reply_to")
         self._options = options
+        self._signer = plan.signer
         given = get("headers") or {}
         stamps = get("stamped_headers")
         self.given_errands = given.get("errands")
@@ -98,9 +111,9 @@ class Terms:
         policy = self._patience
         return None if policy is None else _seconds_of({**_SLOW_START, **policy})
 
-    def when(self, now: float) -> When:
-        """The times of a call that is made now."""
-        if not self._timed:
+    def when(self, now: float, deadline: float | None = None) -> When:
+        """The times of a call that is made now, and is over at `deadline`."""
+        if not self._timed and deadline is None:
             return _NOW
         due, eta = None, None
         if self._countdown:
@@ -109,14 +122,17 @@ class Terms:
         elif self._eta:
             eta = self._eta if isinstance(self._eta, str) else self._eta.isoformat()
             due = _moment(self._eta).timestamp()
-        if self._expires is None:
-            return When(due, eta, None, None)
+        left = math.inf
         if isinstance(self._expires, int | float):
-            left, expires = self._expires, datetime.fromtimestamp(now + self._expires, UTC).isoformat()
-        else:
+            left, expires = self._expires, deadlines.moment(now + self._expires)
+        elif self._expires is not None:
             left = _moment(self._expires).timestamp() - now
             expires = self._expires if isinstance(self._expires, str) else self._expires.isoformat()
-        return When(due, eta, expires, str(int(max(left, 0) * 1000)))
+        if deadline is not None and deadline - now < left:
+            left, expires = deadline - now, deadlines.moment(deadline)
+        if left == math.inf:
+            return When(due, eta, None, None, self._countdown)
+        return When(due, eta, expires, str(int(max(left, 0) * 1000)), self._countdown, now + left)
 
     def message(
         self, run_id: str, payload: Payload, errands: dict[str, Any], when: When, root_id: str,
@@ -145,7 +161,27 @@ class Terms:
                 properties["expiration"] = when.expiration
         if self._more:
             headers.update(self._more)
-        return Message(headers, properties, payload, self._follows, self._plain)
+        return Message(headers, properties, payload, self._follows, self._plain, self._signer)
+
+
+def told(priority: Any, tenant: Any) -> dict[str, Any] | None:
+    """What the "queued" event says of where a message waits; None where it waits with all others."""
+    known = {"priority": priority, "fair": tenant}
+    return {name: value for name, value in known.items() if value} or None
+
+
+def numbered(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a call of `name`, with a priority that is a word as Celery's number.
+
+    Raises:
+        InvalidArguments: there is no such word.
+    """
+    if not isinstance(options.get("priority"), str):
+        return options
+    try:
+        return {**options, "priority": priority_of(options["priority"])}
+    except ValueError as exc:
+        raise InvalidArguments(name, [str(exc)]) from exc
 
 
 def is_ours(options: dict[str, Any], pool: Any) -> bool:

@@ -29,7 +29,7 @@ _GROUPS: dict[str, tuple[Columns, ...]] = {
     runs.name: (
         ("state", "attempt", "eta", "started_at", "updated_at", "worker"),
         ("finished_at", "duration", "reopened_at"),
-        ("task", "queue", "owner", "parent_id", "root_id", "max_attempts", "created_at", "queued_at",
+        ("task", "queue", "owner", "subject", "parent_id", "root_id", "max_attempts", "created_at", "queued_at",
          "expires_at"),
         ("args", "kwargs", "message"),
         ("result",),
@@ -44,7 +44,7 @@ _GROUPS: dict[str, tuple[Columns, ...]] = {
 _LIGHT_RUN = (
     "id, task, queue, state, owner, parent_id, root_id, message IS NOT NULL, attempt, max_attempts,"
     " created_at, queued_at, eta, started_at, finished_at, expires_at, reopened_at, updated_at, duration,"
-    " worker"
+    " worker, subject"
 )
 _LIGHT_ATTEMPT = "run_id, number, started_at, finished_at, outcome, worker, duration, retry_at"
 

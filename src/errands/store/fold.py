@@ -28,6 +28,7 @@ UNKNOWN_TASK = "unknown"
 
 # Plain texts: what a row holds is compared with them thousands of times a second.
 _QUEUED, _RUNNING, _RETRYING = State.QUEUED.value, State.RUNNING.value, State.RETRYING.value
+_SUCCEEDED, _CHECKPOINT = State.SUCCEEDED.value, Kind.CHECKPOINT
 _LOG, _LETTER, _SNOOZED_KIND, _RETRYING_KIND = Kind.LOG, Kind.DEAD_LETTER, Kind.SNOOZED, Kind.RETRYING
 _NAME = {kind: kind.value for kind in Kind}
 _FINAL = frozenset(state.value for state in FINAL)
@@ -57,6 +58,7 @@ class Fold:
     ) -> None:
         self.runs = runs
         self.attempts = attempts
+        self.checkpoints: dict[str, tuple[str, datetime] | None] = {}
         self.dead_letters: dict[str, dict[str, Any]] = {}
         self.counts: dict[tuple[str, str], int] = {}
         self.buckets: dict[tuple[str, float], tuple[int, float]] = {}
@@ -69,6 +71,10 @@ class Fold:
             return
         if kind is _LETTER:
             self._bury(entry_id, event)
+            return
+        if kind is _CHECKPOINT:
+            if (told := text(event.checkpoint)) is not None:
+                self.checkpoints[event.run_id] = told, moment(event.at)
             return
         at = self._moment(event.at)
         run = self.runs.get(event.run_id)
@@ -100,6 +106,8 @@ class Fold:
 
     def _queued(self, run: Run, event: LedgerEvent, at: Moment, doubtful: bool) -> None:
         if run.queued_at is not None:
+            if event.note is not None:
+                self._sent_again(run, event, at, doubtful)
             return
         state = event.queued_as.value
         run.queued_at = at
@@ -107,6 +115,21 @@ class Fold:
             run.state = state
             run.eta = self._optional(event.eta)
         self._count(run, event, state)
+
+    def _replaced(self, run: Run, event: LedgerEvent, at: Moment, doubtful: bool) -> None:
+        """A later request gave the waiting run its arguments, and may have put it off."""
+        if run.state in _FINAL or (doubtful and at < run.updated_at):
+            return
+        _keep_message(run, event)
+        if event.eta is not None and run.state != _RUNNING:
+            run.eta = self._optional(event.eta)
+
+    def _sent_again(self, run: Run, event: LedgerEvent, at: Moment, doubtful: bool) -> None:
+        """The broker had lost the run, and with it whoever was at it."""
+        if run.state in _FINAL or (event.attempt or 0) < run.attempt or (doubtful and at <= run.updated_at):
+            return
+        self._lose(run, run.attempt, at, event.note)
+        run.state, run.eta = event.queued_as.value, self._optional(event.eta)
 
     def _started(self, run: Run, event: LedgerEvent, at: Moment, doubtful: bool) -> None:
         number = event.attempt or run.attempt or 1
@@ -139,6 +162,12 @@ class Fold:
             run.progress = None
         run.state, run.attempt, run.started_at, run.worker = _RUNNING, number, at, event.worker
         run.finished_at = run.duration = run.eta = None
+
+    def _limited(self, run: Run, event: LedgerEvent, at: Moment, doubtful: bool) -> None:
+        """It waits for a limit. Where it was at work, its worker has died, or it would not be here."""
+        if run.state == _RUNNING and event.attempt == run.attempt:
+            self._lose(run, run.attempt, at)
+            run.state = _RETRYING
 
     def _progress(self, run: Run, event: LedgerEvent, at: Moment, doubtful: bool) -> None:
         late = run.state in _FINAL or (event.attempt or run.attempt) < run.attempt
@@ -175,6 +204,8 @@ class Fold:
         run.state, run.attempt, run.finished_at = state, max(number, before), at
         run.duration, run.eta, run.result = event.duration, None, text(event.result)
         run.worker = event.worker or run.worker
+        if event.progress is not UNSET:
+            run.progress = text(event.progress)
         _tell_error(run, event)
         self._count(run, event, state)
 
@@ -182,6 +213,8 @@ class Fold:
         first_heard = run.queued_at is None and run.attempt == 0
         if run.state not in _FINAL and not first_heard:
             return
+        if run.state == _SUCCEEDED:
+            self.checkpoints[run.id] = None  # all is to be done once more
         run.state, run.attempt, run.reopened_at = _QUEUED, max(run.attempt, event.attempt or 0), at
         run.finished_at = run.duration = run.result = run.progress = None
         run.error_type = run.error_message = run.error_traceback = None
@@ -210,11 +243,11 @@ class Fold:
             self.buckets[key] = count + 1, total + event.duration
         return True
 
-    def _lose(self, run: Run, number: int, at: Moment) -> None:
+    def _lose(self, run: Run, number: int, at: Moment, why: str | None = None) -> None:
         attempt = self.attempts.get((run.id, number))
         if attempt is not None and attempt.outcome is None:
             attempt.outcome, attempt.finished_at, attempt.error_type = LOST, at, "WorkerLost"
-            attempt.error_message = "the worker died or was cut off; another one took the run over"
+            attempt.error_message = why or "the worker died or was cut off; another one took the run over"
             attempt.error_traceback = None
 
     def _attempt(self, run_id: str, number: int) -> Attempt:
@@ -234,8 +267,8 @@ class Fold:
 def _new_run(event: LedgerEvent, at: Moment) -> Run:
     return Run(
         event.run_id, event.task, event.queue, _QUEUED, event.owner, event.parent_id, event.root_id, None,
-        None, None, 0, event.max_attempts, at, None, None, None, None, None, None, at, None, None, None, None,
-        None, None, None,
+        None, None, 0, event.max_attempts, at, None, None, None, None, None, None, at, None, None,
+        event.subject, None, None, None, None, None,
     )  # fmt: skip
 
 
@@ -247,6 +280,8 @@ def _fill(run: Run, event: LedgerEvent) -> None:
         run.queue = event.queue
     if run.owner is None:
         run.owner = event.owner
+    if run.subject is None:
+        run.subject = event.subject
     if run.parent_id is None:
         run.parent_id = event.parent_id
     if run.root_id is None:
@@ -280,6 +315,8 @@ def _tell_error(row: Run | Attempt, event: LedgerEvent) -> None:
 
 _HANDLERS: dict[Kind, Callable[[Fold, Run, LedgerEvent, Moment, bool], None]] = {
     Kind.QUEUED: Fold._queued,
+    Kind.REPLACED: Fold._replaced,
+    Kind.LIMITED: Fold._limited,
     Kind.STARTED: Fold._started,
     Kind.PROGRESS: Fold._progress,
     Kind.RETRYING: Fold._put_off,

@@ -28,6 +28,7 @@ class LedgerEvent(msgspec.Struct, kw_only=True, gc=False):
     task: _Name | None = None
     queue: _Name | None = None
     owner: _Name | None = None
+    subject: _Name | None = None
     parent_id: _Name | None = None
     root_id: _Name | None = None
     args: _Json = UNSET
@@ -41,6 +42,7 @@ class LedgerEvent(msgspec.Struct, kw_only=True, gc=False):
     result: _Json = UNSET
     error: dict[str, str | None] | None = None
     progress: _Json = UNSET
+    checkpoint: _Json = UNSET
     duration: float | None = None
     note: str | None = None
     message: _Json = UNSET
@@ -81,7 +83,7 @@ def text(value: Raw | UnsetType) -> str | None:
 
 
 _DECODER = msgspec.json.Decoder(LedgerEvent)
-_JSON_FIELDS = ("args", "kwargs", "options", "result", "progress", "message")
+_JSON_FIELDS = ("args", "kwargs", "options", "result", "progress", "checkpoint", "message")
 
 
 def _tolerant(raw: bytes) -> LedgerEvent | None:

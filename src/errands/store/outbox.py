@@ -1,12 +1,17 @@
-"""Runs that wait for their transaction: written with the application's own rows, sent after the commit."""
+"""Runs that wait for their transaction: written with the application's own rows, sent after the commit.
+
+A row that was sent stays until the ledger knows that its run has ended: see `store/durable.py`.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from datetime import datetime
+from itertools import islice
 from typing import Any
 
-from sqlalchemy import delete, event, select
+from sqlalchemy import Text, cast, delete, event, select, update
 from sqlalchemy.orm import Session, registry
 from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
@@ -14,8 +19,11 @@ from sqlalchemy.util.concurrency import in_greenlet
 from errands.core import clock
 from errands.store import tables
 from errands.store.engine import Database
+from errands.store.payloads import PayloadEntry
+from errands.store.rows import OutboxRow
 
 _KEY = "errands_outbox"
+_FLUSHED = 1000  # rows that a session holds at most while it is given many
 
 Publish = Callable[[Sequence[str]], None]
 
@@ -33,14 +41,15 @@ registry(metadata=tables.metadata).map_imperatively(OutboxEntry, tables.outbox)
 
 def add(
     session: Any, publish: Publish, *, run_id: str, task: str, args: list[Any], kwargs: dict[str, Any],
-    options: dict[str, Any], owner: str | None,
+    options: dict[str, Any], owner: str | None, eta: datetime | None = None,
 ) -> None:  # fmt: skip
     """Let `session` write the run with its transaction, and call `publish` with its id after the commit.
 
     Args:
         session: a `Session` or an `AsyncSession`.
+        eta: when the run is due, if not at once; the options name no other time.
     """
-    synchronous: Session = getattr(session, "sync_session", session)
+    synchronous = session_of(session)
     synchronous.add(
         OutboxEntry(
             id=run_id,
@@ -50,6 +59,7 @@ def add(
             options=options,
             owner=owner,
             created_at=clock.now(),
+            eta=eta,
             tries=0,
         )
     )
@@ -61,34 +71,73 @@ def add(
     waiting.append(run_id)
 
 
-def rows(database: Database, run_ids: Sequence[str]) -> list[Any]:
-    """The outbox rows of `run_ids` that were committed, oldest first."""
-    query = select(tables.outbox).where(tables.outbox.c.id.in_(run_ids)).order_by(tables.outbox.c.created_at)
+def session_of(session: Any) -> Session:
+    """The session itself, or the one inside an `AsyncSession`."""
+    synchronous: Session = getattr(session, "sync_session", session)
+    return synchronous
+
+
+def in_chunks(session: Any, added: Iterable[str]) -> Iterator[str]:
+    """Pass on what `added` yields as it calls `add`, and let the session write the rows as they come.
+
+    An `AsyncSession` can't write in a call that nobody awaits: it holds the rows until it flushes.
+    """
+    items = iter(added)
+    while chunk := list(islice(items, _FLUSHED)):
+        if session is session_of(session):
+            session.flush()
+        yield from chunk
+
+
+def rows(database: Database, run_ids: Sequence[str]) -> list[OutboxRow]:
+    """The outbox rows of `run_ids` that were committed and not sent, oldest first."""
+    outbox = tables.outbox.c
+    query = select(tables.outbox).where(outbox.id.in_(run_ids), outbox.sent_at.is_(None))
     with database.reading() as connection:
-        return list(connection.execute(query).all())
+        found = connection.execute(query.order_by(outbox.created_at, outbox.id))
+        return [OutboxRow(**row._mapping) for row in found]
+
+
+def members_waiting(database: Database, batch_id: str, but: Collection[str]) -> bool:
+    """Whether runs of a batch still wait to be sent, `but` for some."""
+    outbox = tables.outbox.c
+    of_batch = cast(outbox.options, Text).contains(f'"{batch_id}"', autoescape=True)
+    query = select(outbox.id).where(outbox.sent_at.is_(None), outbox.id != batch_id, of_batch)
+    with database.reading() as connection:
+        return any(run_id not in but for run_id in connection.scalars(query))
+
+
+def mark_sent(database: Database, run_ids: Sequence[str]) -> None:
+    """Note that rows were sent. Those that somebody else works on are passed over: who does so knows."""
+    outbox = tables.outbox.c
+    free = select(outbox.id).where(outbox.id.in_(run_ids)).order_by(outbox.id)
+    statement = update(tables.outbox).where(outbox.id.in_(free.with_for_update(skip_locked=True)))
+    with database.writing() as connection:
+        connection.execute(statement.values(sent_at=clock.now(), last_error=None, retry_at=None))
 
 
 def remove(database: Database, run_ids: Sequence[str]) -> None:
-    """Take rows that were sent out of the outbox."""
-    with database.engine.begin() as connection:
+    """Take rows out of the outbox: nobody sends them, or looks after their runs, any more."""
+    with database.writing() as connection:
         connection.execute(delete(tables.outbox).where(tables.outbox.c.id.in_(run_ids)))
 
 
 def _insert(session: Session, _context: Any, _instances: Any) -> None:
     """Insert new entries ourselves: an id that is in the outbox already is the same run, and no error."""
-    entries = [item for item in session.new if isinstance(item, OutboxEntry)]
-    if not entries:
-        return
-    names = tables.outbox.c.keys()
-    values = [{name: getattr(entry, name) for name in names if hasattr(entry, name)} for entry in entries]
-    for entry in entries:
-        session.expunge(entry)
-    # The engine has imported its own of the two; the other one weighs two megabytes.
-    if session.get_bind().dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert
-    else:
-        from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment]
-    session.execute(insert(tables.outbox).values(values).on_conflict_do_nothing())
+    for kind, table in ((PayloadEntry, tables.payloads), (OutboxEntry, tables.outbox)):
+        entries = [item for item in session.new if isinstance(item, kind)]
+        if not entries:
+            continue
+        names = table.c.keys()
+        values = [{name: getattr(entry, name, None) for name in names} for entry in entries]
+        for entry in entries:
+            session.expunge(entry)
+        # The engine has imported its own of the two; the other one weighs two megabytes.
+        if session.get_bind().dialect.name == "postgresql":
+            from sqlalchemy.dialects.postgresql import insert
+        else:
+            from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment]
+        session.execute(insert(table).on_conflict_do_nothing(), values)
 
 
 def _after_commit(session: Session, publish: Publish) -> None:

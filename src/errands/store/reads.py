@@ -76,7 +76,7 @@ def children(connection: Connection, run_id: str, limit: int = 1000) -> list[Run
 
 
 def outbox_run(connection: Connection, run_id: str) -> OutboxRow | None:
-    """The run with this id, if it still waits in the outbox."""
+    """The run with this id, if it is in the outbox: it waits there, or was sent and has not ended."""
     row = connection.execute(select(outbox).where(outbox.c.id == run_id)).first()
     return OutboxRow(**row._mapping) if row else None
 
@@ -86,7 +86,8 @@ def outbox_due(connection: Connection, after: timedelta, limit: int = 100) -> li
     now = clock.now()
     query = (
         select(outbox)
-        .where(outbox.c.created_at <= now - after, or_(outbox.c.retry_at.is_(None), outbox.c.retry_at <= now))
+        .where(outbox.c.sent_at.is_(None), outbox.c.created_at <= now - after)
+        .where(or_(outbox.c.retry_at.is_(None), outbox.c.retry_at <= now))
         .order_by(outbox.c.created_at, outbox.c.id)
         .limit(limit)
     )
@@ -94,8 +95,8 @@ def outbox_due(connection: Connection, after: timedelta, limit: int = 100) -> li
 
 
 def outbox_length(connection: Connection) -> int:
-    """How many runs wait in the outbox."""
-    return connection.scalar(select(func.count()).select_from(outbox)) or 0
+    """How many runs wait in the outbox to be sent."""
+    return connection.scalar(select(func.count()).where(outbox.c.sent_at.is_(None))) or 0
 
 
 def stats(connection: Connection, since: datetime | None = None) -> dict[State, int]:

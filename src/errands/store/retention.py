@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Table, delete, select
 
 from errands.core import clock
 from errands.core.states import FINAL
-from errands.store.tables import attempts, audit, dead_letters, runs
+from errands.store.tables import attempts, audit, checkpoints, dead_letters, effects, runs
 
 
 def prune_runs(connection: Connection, older_than: timedelta, *, limit: int = 1000) -> int:
@@ -18,7 +18,8 @@ def prune_runs(connection: Connection, older_than: timedelta, *, limit: int = 10
     old = ended & (runs.c.finished_at < clock.now() - older_than)
     ids = list(connection.scalars(select(runs.c.id).where(old).limit(limit)))
     if ids:
-        connection.execute(delete(attempts).where(attempts.c.run_id.in_(ids)))
+        for table in (attempts, checkpoints, effects):
+            connection.execute(delete(table).where(table.c.run_id.in_(ids)))
         connection.execute(delete(runs).where(runs.c.id.in_(ids)))
     return len(ids)
 

@@ -41,6 +41,7 @@ class Run(msgspec.Struct, gc=False):
     updated_at: Moment
     duration: float | None
     worker: str | None
+    subject: str | None
     result: Heavy
     error_type: Heavy
     error_message: Heavy

@@ -41,6 +41,7 @@ class RunRow:
     error_message: str | None
     error_traceback: str | None
     progress: dict[str, Any] | None
+    subject: str | None = None
 
     @property
     def cursor(self) -> str:
@@ -67,7 +68,8 @@ class AttemptRow:
 
 @dataclass(frozen=True, slots=True)
 class OutboxRow:
-    """A run that was committed and not published yet."""
+    """A run that was committed with its transaction. `attempt` and `failed` are told of runs that are sent
+    again: the newest attempt, and how many failed before it."""
 
     id: str
     task: str
@@ -80,6 +82,9 @@ class OutboxRow:
     tries: int
     retry_at: datetime | None
     last_error: str | None
+    sent_at: datetime | None = None
+    attempt: int = 0
+    failed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

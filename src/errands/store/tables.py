@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, Table, Text, desc
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    desc,
+    false,
+)
 
 from errands.store.types import Json, PlainText, UtcDateTime
 
@@ -33,12 +46,14 @@ runs = Table(
     Column("updated_at", UtcDateTime, nullable=False),
     Column("duration", Float),  # seconds, of the attempt that ended it
     Column("worker", Text),
+    Column("subject", Text),  # the person whom it is about
     Column("result", Json),
     Column("error_type", PlainText),
     Column("error_message", PlainText),
     Column("error_traceback", PlainText),
     Column("progress", Json),
 )
+Index("errands_runs_subject", runs.c.subject)
 Index("errands_runs_created", desc(runs.c.created_at), desc(runs.c.id))
 Index("errands_runs_state_created", runs.c.state, runs.c.created_at)
 Index("errands_runs_task_created", runs.c.task, runs.c.created_at)
@@ -78,8 +93,24 @@ outbox = Table(
     Column("tries", Integer, nullable=False, default=0),
     Column("retry_at", UtcDateTime),
     Column("last_error", PlainText),
+    Column("sent_at", UtcDateTime),  # the row stays until the ledger knows that the run has ended
 )
-Index("errands_outbox_created", outbox.c.created_at)
+_unsent = outbox.c.sent_at.is_(None)
+Index("errands_outbox_unsent", outbox.c.created_at, postgresql_where=_unsent, sqlite_where=_unsent)
+
+# Arguments that were too large for a message.
+payloads = Table(
+    "errands_payloads",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("run_id", Text, nullable=False),
+    Column("task", Text, nullable=False),
+    Column("content", LargeBinary),  # NULL: it is in the store that `app.offload_to` names
+    Column("bytes", BigInteger, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+Index("errands_payloads_created", payloads.c.created_at)
+Index("errands_payloads_run", payloads.c.run_id)
 
 dead_letters = Table(
     "errands_dead_letters",
@@ -94,6 +125,7 @@ dead_letters = Table(
     Column("replayed_at", UtcDateTime),
 )
 Index("errands_dead_letters_at", dead_letters.c.at)
+Index("errands_dead_letters_run", dead_letters.c.run_id)
 
 # Totals since the ledger began; they only grow, also when the runs behind them are pruned.
 counters = Table(
@@ -128,6 +160,33 @@ audit = Table(
 Index("errands_audit_at", audit.c.at)
 Index("errands_audit_target", audit.c.target)
 
+# What was done outside of the database, once over all attempts: see worker/effects.py.
+effects = Table(
+    "errands_effects",
+    metadata,
+    Column("scope", Text, primary_key=True),  # the run's id, or what several runs share
+    Column("name", Text, primary_key=True),
+    Column("state", Text, nullable=False),  # begun, done, unknown
+    Column("run_id", Text, nullable=False),  # that claimed it last
+    Column("task", Text),
+    Column("attempt", Integer, nullable=False),
+    Column("token", Text, nullable=False),  # of the attempt
+    Column("at", UtcDateTime, nullable=False),
+    Column("result", Json),
+    Column("error", PlainText),
+)
+Index("errands_effects_run", effects.c.run_id)
+Index("errands_effects_at", effects.c.at)
+
+# How far the loops of a run came, for attempts that find nothing in Valkey.
+checkpoints = Table(
+    "errands_checkpoints",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("checkpoint", Json, nullable=False),  # {name of the loop: {"key", "count"}}
+    Column("at", UtcDateTime, nullable=False),
+)
+
 # How far the recorder has read each stream. Entries up to `doubtful_until` may have been read before.
 position = Table(
     "errands_position",
@@ -139,3 +198,43 @@ position = Table(
     Column("missing", BigInteger, nullable=False, server_default="0"),  # dropped before they were read
     Column("missing_at", UtcDateTime),
 )
+
+# What people said of schedules, over what the code says or beside it. NULL: as in the code.
+schedules = Table(
+    "errands_schedules",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("task", Text),
+    Column("args", Json),  # secrets sealed
+    Column("kwargs", Json),
+    Column("options", Json),
+    Column("cron", Text),
+    Column("tz", Text),
+    Column("every", Float),  # seconds
+    Column("at", UtcDateTime),
+    Column("catch_up", Text),
+    Column("overlap", Text),
+    Column("jitter", Float),
+    Column("only_if", Json),
+    Column("patience", Float),
+    Column("paused", Boolean, nullable=False, server_default=false()),
+    Column("resumed_at", UtcDateTime),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("updated_by", PlainText),
+)
+
+# What became of each due time that a beat dealt with.
+schedule_times = Table(
+    "errands_schedule_times",
+    metadata,
+    Column("schedule", Text, primary_key=True),
+    Column("due", UtcDateTime, primary_key=True),
+    Column("rule", Text, nullable=False),
+    Column("outcome", Text, nullable=False),  # sent, skipped
+    Column("at", UtcDateTime, nullable=False),
+    Column("late", Float, nullable=False),  # seconds
+    Column("run_id", Text),  # the schedule's newest run: this due time's own where it was sent
+    Column("reason", PlainText),
+)
+Index("errands_schedule_times_run", schedule_times.c.run_id)

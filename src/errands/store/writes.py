@@ -12,13 +12,16 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from errands.core import clock
 from errands.core.errors import ErrandsError
-from errands.store import tables
+from errands.core.states import FINAL
+from errands.store import durable, tables
 from errands.store.bulk import Loaded
+from errands.store.effects import save_checkpoints
 from errands.store.fold import DEAD_LETTER, UNKNOWN_TASK, Fold
 from errands.store.ledger_event import LedgerEvent
 from errands.store.tables import counters, dead_letters, durations, outbox, position
 
 START = "0-0"
+_ENDED = frozenset(state.value for state in FINAL)
 
 
 _POSITION = ("entry_id", "doubtful_until", "entries", "missing", "missing_at")
@@ -109,6 +112,9 @@ def apply_events(
         for entry_id, event in entries:
             fold.add(entry_id, event, doubtful=entry_order(entry_id) <= doubtful)
     loaded.save()
+    if fold.checkpoints:
+        save_checkpoints(connection, fold.checkpoints)
+    durable.forget_ended(connection, [run.id for run in loaded.runs.values() if run.state in _ENDED])
     for letter in _add_dead_letters(connection, list(fold.dead_letters.values())):
         _count(fold.counts, letter["task"] or UNKNOWN_TASK)
     _add_up(connection, fold.counts, fold.buckets)

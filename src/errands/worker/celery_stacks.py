@@ -1,46 +1,49 @@
 """Lets `self.request` and `current_task` be right in code that runs for a task on another thread, or beside
 other tasks on one event loop.
 
-Celery keeps the present task and its request in stacks keyed by thread (or greenlet). This is the one place
-that relies on how it does so: `LocalStack` asks its `__ident_func__` for the key.
-`tests/unit/test_celery_internals.py` tells us when Celery changes it.
+Celery keeps the present task and its request in stacks keyed by thread (or greenlet). Here they are kept in
+context variables, which whatever a task starts inherits: coroutines beside it, and threads that carry its
+context. This is the one place that relies on where `LocalStack` keeps what it holds: in `_local`, as the
+attribute `stack`. `tests/unit/test_celery_internals.py` tells us when Celery changes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import Context, ContextVar
+from contextvars import ContextVar
 from typing import Any
 
 from celery import _state
 from celery.utils.threads import get_ident
 
-_carried: ContextVar[Any] = ContextVar("errands_stack_key", default=None)
 
+class _ContextLocal:
+    """In place of `celery.utils.threads.Local`: an attribute `stack` for each context."""
 
-def _key() -> Any:
-    return _carried.get() or get_ident()
+    __slots__ = ("__ident_func__", "_stack")
+
+    def __init__(self) -> None:
+        self._stack: ContextVar[list[Any] | None] = ContextVar("errands_stack", default=None)
+        self.__ident_func__ = get_ident  # nothing asks for it but who looks how a stack is keyed
+
+    @property
+    def stack(self) -> list[Any]:
+        found = self._stack.get()
+        if found is None:
+            raise AttributeError("stack")
+        return found
+
+    @stack.setter
+    def stack(self, value: list[Any]) -> None:
+        self._stack.set(value)
+
+    def __release_local__(self) -> None:
+        self._stack.set(None)
 
 
 def share_stack(stack: Any) -> None:
-    """Key `stack` by the task that the context belongs to, not by the thread alone."""
-    stack.__ident_func__ = _key
-
-
-@contextmanager
-def carry_stacks() -> Iterator[None]:
-    """What starts inside the block, on whatever thread, sees the stacks of this thread."""
-    token = _carried.set(_key())
-    try:
-        yield
-    finally:
-        _carried.reset(token)
-
-
-def give_stacks(context: Context, key: object) -> None:
-    """What runs in `context`, and whatever starts from it, has stacks of its own under `key`."""
-    context.run(_carried.set, key)
+    """Keep what `stack` holds with the context that it was put there in."""
+    if not isinstance(stack._local, _ContextLocal):
+        stack._local = _ContextLocal()
 
 
 share_stack(_state._task_stack)

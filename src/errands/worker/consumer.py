@@ -10,15 +10,19 @@ import logging
 import warnings
 from typing import Any
 
+import redis
 import uuid_utils
 from celery.exceptions import CPendingDeprecationWarning, InvalidTaskError
 from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.state import maybe_shutdown
 from kombu.exceptions import ContentDisallowed, DecodeError
 
+from errands.broker.streams.qos import make_room
 from errands.core import clock
+from errands.core.errors import UntrustedMessage
 from errands.core.events import Event, Kind
 from errands.worker import deploys, remote  # noqa: F401 — importing it teaches the worker its command
+from errands.worker.trust import trust_of
 
 logger = logging.getLogger("errands.consumer")
 
@@ -57,10 +61,14 @@ class Consumer(CeleryConsumer):
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
         """What is called with each message."""
         unusual = super().create_task_handler(*args, **kwargs)
+        make_room(self.pool.num_processes if self.pool is not None else 0)
         strategies, callbacks = self.strategies, self.on_task_message
+        check = trust_of(self.app)
 
         def on_task_received(message: Any) -> Any:
             try:
+                if check is not None:
+                    check(message)
                 headers = message.headers
                 # Without a hub, or while Celery counts up to its full prefetch again, it goes Celery's way.
                 strategy = strategies.get(headers["task"]) if headers and "task" in headers else None
@@ -68,6 +76,13 @@ class Consumer(CeleryConsumer):
                     return unusual(message)
                 ack, reject = Settle(message.ack_log_error), Settle(message.reject_log_error)
                 return strategy(message, None, ack, reject, callbacks)
+            except UntrustedMessage as exc:
+                # What it says of a run is not believed either: that one stays as it is.
+                self._keep(message, f"the message is not trusted: {exc}")
+                message.reject_log_error(logger, self.connection_errors)
+            except redis.RedisError:
+                logger.warning("a message goes back: Valkey is away, and cannot tell whether it is an old one")
+                message.requeue()
             except (InvalidTaskError, ContentDisallowed) as exc:
                 return self.on_invalid_task(None, message, exc)
             except DecodeError as exc:
@@ -153,13 +168,16 @@ class Consumer(CeleryConsumer):
 
 def raw(message: Any) -> dict[str, Any]:
     """A message as JSON, whole enough to be looked at and sent again."""
-    body = message.body
+    body, headers = message.body, message.headers
+    sent_for = (message.delivery_info or {}).get("eta")
+    if sent_for is not None:  # as it was signed
+        headers = {**headers, "eta": sent_for}
     data = body.encode() if isinstance(body, str) else bytes(body or b"")
     return {
         "body": base64.b64encode(data[:_BODY_MAX]).decode(),
         "truncated": len(data) > _BODY_MAX,
         "content_type": message.content_type,
         "content_encoding": message.content_encoding,
-        "headers": json.loads(json.dumps(message.headers, default=str)),
+        "headers": json.loads(json.dumps(headers, default=str)),
         "properties": json.loads(json.dumps(message.properties, default=str)),
     }

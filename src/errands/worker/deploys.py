@@ -16,6 +16,9 @@ import redis
 
 from errands.broker.runs import LiveRuns
 from errands.core import clock
+from errands.core.fairness import tenant_of
+from errands.core.signing import SIGNATURE
+from errands.worker.trust import bytes_of, time_of
 
 logger = logging.getLogger("errands.consumer")
 
@@ -37,15 +40,22 @@ def put_off(app: Any, message: Any) -> bool:
     now = clock.timestamp()
     marks = headers.get("errands")
     marks = dict(marks) if isinstance(marks, dict) else {}
-    age = now - float(marks.setdefault("queued_at", round(now, 3)))
+    # A retry waits for its time first, and a deploy may come after that.
+    age = now - max(float(marks.setdefault("queued_at", round(now, 3))), time_of(headers.get("eta")))
     if age >= app.settings.unknown_task_patience:
         return False
     wait = min(max(_FIRST_WAIT, age), _LONGEST_WAIT)
-    envelope = _envelope(message, {**headers, "errands": marks})
+    headers = {**headers, "errands": marks}
+    if app.signer is not None and SIGNATURE in marks:
+        # What the transport has changed in it is no more what was signed; the worker has verified it.
+        marks = app.signer.marks(headers, bytes_of(message), message.content_type, message.content_encoding)
+        headers = {**headers, "errands": marks}
+    envelope = _envelope(message, headers)
     priority = message.properties.get("priority")
     operation = live.putting(
-        None, run_id=headers["id"], queue=queue, priority=priority, message=envelope, due=now + wait
-    )
+        None, run_id=headers["id"], queue=queue, priority=priority, message=envelope, wait=wait,
+        tenant=tenant_of(marks.get("fair")),
+    )  # fmt: skip
     try:
         live.commit([operation])
     except redis.RedisError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from typing import Any
 
 import psutil
@@ -16,15 +17,21 @@ import redis
 from celery.exceptions import Ignore, Reject
 from celery.exceptions import Retry as CeleryRetry
 
+from errands.batch import Batch
 from errands.broker.runs import Reply, Verdict
 from errands.core import clock, green
+from errands.core.batches import filling
+from errands.core.errors import RunCancelled, Snooze, UntrustedMessage
 from errands.core.events import Event, Kind
 from errands.core.outcome import Again, Done, Outcome, Over, decide
-from errands.core.secrets import scrub
+from errands.core.payloads import FIELD
+from errands.core.scrubbing import harmless, variants
+from errands.worker import admission, deadlines, renewed
 from errands.worker.host import Host
 from errands.worker.loop import process_loop
 from errands.worker.pool.job import has_neighbours, isolate, limited
-from errands.worker.run import Run
+from errands.worker.resume import HandOver
+from errands.worker.run import Run, current
 from errands.worker.settling import Attempt, WorkerDied, settle
 
 logger = logging.getLogger("errands.run")
@@ -40,8 +47,8 @@ _NOT_STARTED = {
 }
 
 
-def attempt(task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Make one attempt at the run that `task.request` names; in inline mode, all of them.
+def attempt(task: Any, request: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Make one attempt at the run that `request` is about; in inline mode, all of them.
 
     Returns what the task returned.
 
@@ -50,11 +57,12 @@ def attempt(task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         celery.exceptions.Retry: another attempt was sent.
         Exception: the run is over; this is its error.
     """
-    request = task.request
     snoozes = 0
     while True:
         present = request.errands = Attempt(admit(task, request), clock.timestamp())
-        present.outcome = outcome = try_once(task, request, present.run, args, kwargs)
+        args, kwargs = request.args, request.kwargs  # a later request may have changed them
+        outcome = try_once(task, request, present.run, args, kwargs)
+        present.outcome = outcome = deadlines.in_time(outcome, envelope_of(request))
         match outcome:
             case Done(value):
                 return value
@@ -82,18 +90,26 @@ def admit(task: Any, request: Any) -> Run:
     host: Host = task.app
     envelope = envelope_of(request)
     hop = int(envelope.get("hop", 0))
-    verdict, number, deliveries, _ = say_started(task, request, envelope, hop)
+    verdict, number, deliveries, about = say_started(task, request, envelope, hop)
     if verdict is Verdict.RUNNING:
-        verdict, number, deliveries, _ = take_over(task, request, envelope, hop)
+        verdict, number, deliveries, about = take_over(task, request, envelope, hop)
+    if verdict is Verdict.EARLY:
+        renewed.put_off(task, request, float(about) / 1000, _PATIENCE)
     if verdict in _NOT_STARTED:
+        if about == "batch":  # just now, and nobody else tells those who wait for its result
+            task.backend.mark_as_revoked(request.id, "its batch was revoked", request=request)
         logger.info("%s[%s] is not started: %s", task.name, request.id, _NOT_STARTED[verdict])
         raise Ignore(_NOT_STARTED[verdict])
     if verdict is Verdict.OK and 1 < deliveries >= host.settings.max_deliveries and has_neighbours():
-        verdict, number, _, _ = wait_alone(task, request, envelope, hop)
+        verdict, number, _, newer = wait_alone(task, request, envelope, hop)
+        about = newer or about
     envelope.pop("copy", None)  # from here on it is the run's own message
     run = Run(
         request.id, task.name, attempt=number, owner=envelope.get("owner"), hop=hop, log=host.live,
-        interval=host.settings.progress_interval,
+        interval=host.settings.progress_interval, effects=lambda: host.effects,
+        result_max=host.settings.result_max,
+        schedule=envelope.get("schedule"), due=envelope.get("due"),
+        batch=_batch_of(task, request, envelope),
     )  # fmt: skip
     if verdict is Verdict.POISON:
         request.errands = Attempt(run, clock.timestamp())
@@ -102,6 +118,12 @@ def admit(task: Any, request: Any) -> Run:
         )
         request.errands.outcome = Over(error, discarded=False)
         raise error
+    if about:
+        try:
+            renewed.take(task, request, about)
+        except UntrustedMessage as untrusted:
+            request.errands = Attempt(run, clock.timestamp(), Over(untrusted, discarded=True))
+            raise
     return run
 
 
@@ -121,10 +143,17 @@ def take_over(task: Any, request: Any, envelope: dict[str, Any], hop: int) -> Re
     return Reply(Verdict.RUNNING, 0, 0)  # else whoever is at it has a message of its own
 
 
-def say_started(task: Any, request: Any, envelope: dict[str, Any], hop: int, *, died: bool = False) -> Reply:
+def say_started(
+    task: Any, request: Any, envelope: dict[str, Any], hop: int, *, died: bool = False, counted: bool = False
+) -> Reply:
     """Record the start of an attempt.
 
+    Args:
+        died: the process that worked on the last attempt is gone.
+        counted: limits of its rate have counted this start already.
+
     Raises:
+        Ignore: a limit stands in the way, and the run waits for it.
         Reject: the server is away, and nobody could say whether the run may start. Its message goes back, and
             the attempt does not count.
     """
@@ -133,24 +162,31 @@ def say_started(task: Any, request: Any, envelope: dict[str, Any], hop: int, *, 
         facts = {
             "queue": (request.delivery_info or {}).get("routing_key") or getattr(task, "queue", None),
             "owner": envelope.get("owner"),
+            "subject": envelope.get("subject") or task.arguments.subject_of(request.args, request.kwargs),
             # Celery calls a run that retries itself its own parent.
             "parent_id": request.parent_id if request.parent_id != request.id else None,
             "root_id": request.root_id,
             "args": list(request.args or ()),
             "kwargs": dict(request.kwargs or {}),
             "max_attempts": task.rules.policy.times + 1,
+            "options": told(request, envelope),
         }
     event = Event(
         kind=Kind.STARTED, run_id=request.id, at=clock.timestamp(), task=task.name, worker=request.hostname,
         pid=os.getpid(), **facts,
     )  # fmt: skip
+    asked = admission.asked_by(task, request, counted=counted) if task.rules.of_starts else []
     try:
-        return task.app.live.record(  # type: ignore[no-any-return]
+        reply: Reply = task.app.live.record(
             event, hop=hop, redelivered=_redelivered(request), copy=bool(envelope.get("copy")),
-            died=died, time_limit=_hard_limit(task, request),
+            died=died, time_limit=_hard_limit(task, request), rules=admission.as_rules(task, asked),
         )  # fmt: skip
     except redis.RedisError as exc:
         raise Reject(exc, requeue=True) from exc
+    if reply.verdict is Verdict.LIMITED:
+        admission.wait(task, request, hop, reply, asked)
+        return say_started(task, request, envelope, hop, died=died, counted=counted)
+    return reply
 
 
 def wait_alone(task: Any, request: Any, envelope: dict[str, Any], hop: int) -> Reply:
@@ -162,7 +198,7 @@ def wait_alone(task: Any, request: Any, envelope: dict[str, Any], hop: int) -> R
     waits = Event(kind=Kind.SNOOZED, run_id=request.id, at=clock.timestamp(), task=task.name, note=note)
     task.app.live.record(waits, hop=hop)
     isolate()
-    return say_started(task, request, envelope, hop)
+    return say_started(task, request, envelope, hop, counted=True)
 
 
 def try_once(task: Any, request: Any, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
@@ -170,16 +206,56 @@ def try_once(task: Any, request: Any, run: Run, args: tuple[Any, ...], kwargs: d
     host: Host = task.app
     secrets: list[str] = []
     try:
-        args, kwargs = task.arguments.restore(args, kwargs, host.keyring)
-        if task.arguments.secrets:
-            secrets = task.arguments.opened(args, kwargs)
-        with run.current():
+        if task.rules.limits:
+            admission.refuse_excess(task, request)
+        if FIELD in kwargs:  # some of them were too large for the message
+            args, kwargs = host.with_payload(task, args, kwargs)
+        args, kwargs = task.arguments.restore(args, kwargs, host.keyring, secrets)
+        if secrets:
+            run.secrets = secrets[:] = variants(secrets)
+        made_current = current.set(run)
+        # Inline, an attempt is made in the middle of its caller's block; what it sends is not of that block.
+        block = filling.set(None) if filling.get() is not None else None
+        try:
             return Done(_call(task, run, args, kwargs))
-    except (Ignore, Reject, CeleryRetry):  # Celery's own ways to end an attempt
+        finally:
+            current.reset(made_current)
+            if block is not None:
+                filling.reset(block)
+    except (Ignore, Reject, CeleryRetry) as error:  # Celery's own ways to end an attempt
+        harmless(error, secrets)
         raise
+    except (RunCancelled, HandOver, BaseExceptionGroup) as error:
+        return _stopped(task, request, run, error, secrets)
     except Exception as error:  # noqa: BLE001 — what it means is decided in one place
-        _scrub(error, secrets)
-        return decide(error, task.rules.policy, request.retries + 1)
+        return _failed(task, request, run, error, secrets)
+
+
+def _failed(task: Any, request: Any, run: Run, error: BaseException, secrets: list[str]) -> Outcome:
+    try:
+        run.flush()
+    except redis.RedisError:
+        logger.warning("%s[%s]: its last checkpoint could not be written", task.name, run.id, exc_info=True)
+    outcome = decide(error, task.rules.policy, request.retries + 1)
+    return replace(outcome, error=harmless(error, secrets)) if secrets else outcome
+
+
+def _stopped(task: Any, request: Any, run: Run, error: BaseException, secrets: list[str]) -> Outcome:
+    """The attempt ended because it was told to, if that is what the error, or a group of them, says.
+
+    Raises:
+        Ignore: the run is no longer wanted, or another attempt is at it.
+    """
+    group = error if isinstance(error, BaseExceptionGroup) else BaseExceptionGroup("", [error])
+    if group.subgroup(RunCancelled) is not None:
+        why = run.leave()
+        logger.info("%s[%s] ends here: %s", task.name, run.id, why)
+        raise Ignore(why) from error
+    if group.subgroup(HandOver) is not None:
+        return Again(Snooze(0, "the worker stops; the run goes on from its checkpoint"), 0, counted=False)
+    if isinstance(error, Exception):
+        return _failed(task, request, run, error, secrets)
+    raise error
 
 
 def _call(task: Any, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -255,18 +331,18 @@ def _hard_limit(task: Any, request: Any) -> float:
     return float(own or task.time_limit or task.app.settings.time_limit) + _LOOK_AGAIN
 
 
+def told(request: Any, envelope: dict[str, Any]) -> dict[str, Any] | None:
+    """Where the message waited in its queue; None where it waited with all others."""
+    known = {"priority": (request.delivery_info or {}).get("priority"), "fair": envelope.get("fair")}
+    return {name: value for name, value in known.items() if value} or None
+
+
 def envelope_of(request: Any) -> dict[str, Any]:
     """What we wrote into the message's headers; empty for a plain Celery producer."""
     envelope = (request.headers or {}).get("errands")
     return envelope if isinstance(envelope, dict) else {}
 
 
-def _scrub(error: BaseException | None, secrets: list[str]) -> None:
-    """Take the texts of secrets out of an error and of what caused it, before anybody writes it down."""
-    seen: set[int] = set()
-    while secrets and error is not None and id(error) not in seen:
-        seen.add(id(error))
-        error.args = tuple(scrub(item, secrets) if isinstance(item, str) else item for item in error.args)
-        for note_index, note in enumerate(getattr(error, "__notes__", [])):
-            error.__notes__[note_index] = scrub(note, secrets)
-        error = error.__cause__ or error.__context__
+def _batch_of(task: Any, request: Any, envelope: dict[str, Any]) -> Batch | None:
+    batch_id = envelope.get("batch")
+    return None if batch_id is None else Batch(task.app, batch_id, root_id=request.root_id)

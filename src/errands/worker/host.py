@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from errands.broker.runs import LiveRun, Reply, Result
+from errands.core.effects import EffectStore
 from errands.core.events import Event
 from errands.core.secrets import Keyring
 from errands.settings import Settings
@@ -28,6 +30,17 @@ class RunLog(Protocol):
         rules: str = "",
     ) -> Reply: ...
 
+    def tell(
+        self, event: Event, *, hop: int, attempt: int, heard: Callable[[Reply], object], quiet: bool = False,
+        wait: bool = False,
+    ) -> None: ...  # fmt: skip
+
+    def claim(self, run_id: str, asked: dict[str, Any], *, patience: float | None = None) -> Reply: ...
+
+    def check(self, run_id: str, *, hop: int, attempt: int) -> Reply: ...
+
+    def checkpoint(self, run_id: str) -> dict[str, Any] | None: ...
+
     def get(self, run_id: str) -> LiveRun | None: ...
 
     def get_many(self, run_ids: list[str]) -> dict[str, LiveRun]: ...
@@ -46,4 +59,9 @@ class Host(Protocol):
     def live(self) -> RunLog: ...
 
     @property
+    def effects(self) -> EffectStore: ...
+
+    @property
     def tasks(self) -> Any: ...
+
+    def with_payload(self, task: Any, args: Any, kwargs: Any) -> Any: ...

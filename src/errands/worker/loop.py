@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 from celery.exceptions import SoftTimeLimitExceeded
 
-from errands.worker.celery_stacks import carry_stacks
 
 T = TypeVar("T")
 
@@ -83,8 +82,8 @@ class LoopThread:
                 "code on the loop cannot wait for the loop; use await, or errands.core.green.wait"
             )
         work = _Interruptible(coroutine)
-        with carry_stacks():
-            future = asyncio.run_coroutine_threadsafe(work.run(), self.loop)
+        # It runs in a copy of this context, and so sees which task it works for.
+        future = asyncio.run_coroutine_threadsafe(work.run(), self.loop)
         while True:
             try:
                 return future.result()  # type: ignore[no-any-return]

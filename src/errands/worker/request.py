@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import lru_cache
 from typing import Any
 from weakref import ref
 
@@ -16,12 +17,19 @@ from celery.worker.request import Request as CeleryRequest
 
 from errands.core import clock
 from errands.core.events import Event, Kind
+from errands.core.secrets import MASK
+from errands.worker import deadlines
 from errands.worker.settling import tell_lost, unsaved
 
 logger = logging.getLogger("errands.worker")
 
 # Headers that Celery does not count among those that the sender added.
 _CELERYS = frozenset({*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"})
+
+
+@lru_cache(maxsize=8)
+def _wants_ids(app: Any) -> bool:
+    return bool(app.conf.worker_deduplicate_successful_tasks)
 
 
 class Request(CeleryRequest):
@@ -31,6 +39,7 @@ class Request(CeleryRequest):
     # What `__init__` below does not set, since no such message comes its way.
     _eta = _expires = None
     _utc = True
+    _limits: Any = (None, None)
 
     @classmethod
     def lean(
@@ -85,6 +94,22 @@ class Request(CeleryRequest):
         self._args, self._kwargs = request["args"], request["kwargs"]
         return self
 
+    @property
+    def time_limits(self) -> tuple[float | None, float | None]:
+        """Hard and soft limit in seconds: the message's or the task's, and no longer than the run may last.
+
+        A property, since Celery makes subclasses of this class whose `execute_using_pool` is not ours.
+        """
+        hard, soft = self._limits
+        task = self._task
+        return deadlines.clipped(
+            self._request_dict, hard or task.time_limit, soft or task.soft_time_limit
+        )
+
+    @time_limits.setter
+    def time_limits(self, given: Any) -> None:
+        self._limits = given
+
     def execute_using_pool(self, pool: Any, **kwargs: Any) -> Any:
         """Hand the attempt over to the pool.
 
@@ -110,8 +135,8 @@ class Request(CeleryRequest):
             timeout_callback=self.on_timeout,
             callback=self.on_success,
             error_callback=self.on_failure,
-            soft_timeout=soft or task.soft_time_limit,
-            timeout=hard or task.time_limit,
+            soft_timeout=soft,
+            timeout=hard,
             correlation_id=self.id,
         )
         self._apply_result = None if result is None else ref(result)
@@ -121,7 +146,21 @@ class Request(CeleryRequest):
         """Tell watchers, if there are any."""
         eventer = self._eventer
         if eventer and eventer.enabled and (not eventer.groups or "task" in eventer.groups):
+            if "result" in fields and getattr(self._task, "function", None) and self._task.arguments.secrets:
+                fields["result"] = MASK  # it may be made of them, and what they are is not known here
             super().send_event(type, **fields)
+
+    def on_success(self, failed__retval__runtime: Any, **kwargs: Any) -> Any:
+        """Celery calls this when the pool is done with the attempt. An ordinary end takes a short way."""
+        failed, result, runtime = failed__retval__runtime
+        if failed:
+            return super().on_success(failed__retval__runtime, **kwargs)
+        # Celery keeps the ids of what has succeeded for one use only.
+        state.task_ready(self, successful=_wants_ids(self._app))
+        if self._task.acks_late:
+            self.acknowledge()
+        self.send_event("task-succeeded", result=result, runtime=runtime)
+        return None
 
     def acknowledge(self) -> None:
         """Acknowledge the message, unless the end of its run could not be recorded: then it goes back."""

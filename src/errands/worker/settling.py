@@ -17,9 +17,17 @@ from celery.exceptions import TimeLimitExceeded
 
 from errands.broker.runs import Result, Verdict
 from errands.core import clock
-from errands.core.errors import ErrandsError, InvalidArguments, SecretError, Snooze
+from errands.core.errors import (
+    ErrandsError,
+    InvalidArguments,
+    OutcomeUnknown,
+    SecretError,
+    Snooze,
+    UntrustedMessage,
+)
 from errands.core.events import Event, Kind
 from errands.core.outcome import Again, Done, Outcome, Over
+from errands.core.scrubbing import scrubbed
 from errands.worker.host import Host
 from errands.worker.run import Run
 
@@ -52,8 +60,9 @@ class Attempt:
     result: Result | None = None
 
 
+_GIVEN_UP = (Kind.FAILED, Kind.DISCARDED)
 # Over for a reason that lies in the message itself or in what it does to workers: people should see it.
-_DEAD_LETTERS = (InvalidArguments, SecretError, WorkerDied)
+_DEAD_LETTERS = (InvalidArguments, SecretError, OutcomeUnknown, UntrustedMessage, WorkerDied)
 
 
 def settle(task: Any, status: str = "", value: Any = None, run_id: str = "") -> None:
@@ -74,7 +83,7 @@ def settle(task: Any, status: str = "", value: Any = None, run_id: str = "") -> 
     present.settled = True
     event = _ending(task, request, present, status, value)
     try:
-        if isinstance(present.outcome, Over) and isinstance(present.outcome.error, _DEAD_LETTERS):
+        if event.kind in _GIVEN_UP and _is_dead_letter(task, request, present.outcome):
             # First, since a crash in between then tells of it twice, and not never.
             host.live.record(_dead_letter(task, request, event))
         reply = host.live.record(
@@ -115,6 +124,7 @@ def _ending(task: Any, request: Any, present: Attempt, status: str, value: Any) 
     match present.outcome:
         case Done(result) if status != "FAILURE":
             kept = None if request.ignore_result else bounded(result, task.app.settings.result_max)
+            kept = scrubbed(kept, run.secrets)
             return Event(kind=Kind.SUCCEEDED, result=kept, **facts)
         case Done():  # the result could not be stored
             return Event(kind=Kind.FAILED, error=_describe(value), **facts)
@@ -146,9 +156,24 @@ def _retried(value: Any, now: float, facts: dict[str, Any]) -> Event:
     return Event(kind=Kind.RETRYING, eta=eta, error=_describe(getattr(value, "exc", None) or value), **facts)
 
 
+def _is_dead_letter(task: Any, request: Any, outcome: Outcome | None) -> bool:
+    """Whether people should look at the run: for what its message is, or since all its tries are used up."""
+    if isinstance(outcome, Over) and isinstance(outcome.error, _DEAD_LETTERS):
+        return True
+    return not (isinstance(outcome, Over) and outcome.discarded) and _used_up(task, request)
+
+
+def _used_up(task: Any, request: Any) -> bool:
+    """Whether a run was tried again until it may not be any more. One that has one try simply failed."""
+    return int(request.retries or 0) >= max(1, int(task.rules.policy.times))
+
+
 def _dead_letter(task: Any, request: Any, ending: Event) -> Event:
     message = {"task": task.name, "args": list(request.args or ()), "kwargs": dict(request.kwargs or {})}
-    note = (ending.error or {}).get("message", "")
+    error = ending.error or {}
+    note = error.get("message", "")
+    if ending.kind is Kind.FAILED and _used_up(task, request) and error.get("type") != WorkerDied.__name__:
+        note = f"its {request.retries + 1} tries are used up: {error.get('type')}: {note}"
     queue = (request.delivery_info or {}).get("routing_key")
     return Event(
         kind=Kind.DEAD_LETTER, run_id=ending.run_id, at=ending.at, task=task.name, queue=queue, note=note,

@@ -9,16 +9,32 @@ from typing import Any
 
 from billiard.exceptions import WorkerLostError
 from celery import signals
+from celery._state import get_current_task
 
 from errands.broker import leases
 from errands.core import clock
 from errands.core.events import Event, Kind
+from errands.core.scrubbing import scrubbed
 from errands.worker.loop import process_loop
 from errands.worker.settling import tell_lost
 
 logger = logging.getLogger("errands.worker")
 
+_celerys_trace = logging.getLogger("celery.app.trace")
 _NEW_OBJECTS = 20_000  # between two looks for garbage: a few MiB
+
+
+class _HideSecrets(logging.Filter):
+    """Takes the secrets of the run at hand out of Celery's line on what its task returned."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        facts = record.args
+        if isinstance(facts, dict) and "return_value" in facts:
+            request = getattr(get_current_task(), "request", None)
+            run = getattr(getattr(request, "errands", None), "run", None)
+            if run is not None and run.secrets:
+                record.args = {**facts, "return_value": scrubbed(facts["return_value"], run.secrets)}
+        return True
 
 
 def connect(host: Any) -> None:
@@ -53,6 +69,8 @@ def connect(host: Any) -> None:
         # By default it runs after each 700 new objects, which is some twenty tasks: a quarter of their time.
         gc.set_threshold(_NEW_OBJECTS, 10, 10)
 
+    if not any(isinstance(each, _HideSecrets) for each in _celerys_trace.filters):
+        _celerys_trace.addFilter(_HideSecrets())
     # Before the pool forks: its children work under the same lease.
     signals.worker_init.connect(on_init, weak=False)
     signals.celeryd_after_setup.connect(on_setup, weak=False)

@@ -24,6 +24,8 @@ from celery import bootsteps, signals
 from celery.platforms import EX_OK
 from celery.worker import state
 
+from errands.worker.stop_flag import set_stopping
+
 logger = logging.getLogger("errands.worker")
 
 _TURN = 0.02  # seconds between two looks whether all runs have ended
@@ -52,6 +54,7 @@ class Stopping(bootsteps.StartStopStep):
         if not (isinstance(parent, Worker) and parent.hub is not None and on_main_thread):
             return  # a worker inside of another program, or a transport that knows no hub: Celery's ways
         self._pid = os.getpid()
+        set_stopping(False)
         names = ["SIGQUIT", *(["SIGTERM", "SIGINT"] if REMAP_SIGTERM == "SIGQUIT" else [])]
         for name in names:
             signal.signal(getattr(signal, name), lambda number, _: self._asked(parent, number))
@@ -67,6 +70,7 @@ class Stopping(bootsteps.StartStopStep):
             self._hurry.set()
             return
         self._began = True
+        set_stopping(True)
         name = signal.Signals(number).name
         threading.Thread(target=self._stop, args=(worker, name), name="errands-stopping", daemon=True).start()
 

@@ -42,7 +42,9 @@ local function adopt(prefix, queue, list, separator, limit, now)
         local priority = type(properties) == 'table' and tonumber(properties.priority) or 0
         local eta = type(headers) == 'table' and type(headers.eta) == 'string' and ms_of(headers.eta) or 0
         local id = type(headers) == 'table' and type(headers.id) == 'string' and headers.id or ''
-        put(prefix, queue, level_of(priority), raw, eta > now and eta or 0, id)
+        local ours = type(headers) == 'table' and headers.errands
+        local tenant = type(ours) == 'table' and type(ours.fair) == 'string' and '\1' .. ours.fair or ''
+        put(prefix, queue, level_of(priority) .. tenant, raw, eta > now and eta or 0, id)
       end
       more = more or #raws == limit
     end

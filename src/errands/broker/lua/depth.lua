@@ -1,7 +1,8 @@
 -- How deep queues are. Needs moves.lua.
 --
 -- ARGV  1 prefix of keys   2… the queues
--- Reply for each queue: waiting, ms that the oldest has waited (-1: none waits), delayed, held, dead
+-- Reply for each queue: waiting, ms that the oldest has waited (-1: none waits), delayed, held, dead, and how many
+-- of those waiting wait for a limit
 local prefix, replies = ARGV[1], {}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -29,12 +30,23 @@ for i = 2, #ARGV do
       waiting, held = waiting + math.max(0, w), held + h
       if first and (not oldest or first < oldest) then oldest = first end
     end
+    local line = q .. level .. ':fair'
+    waiting = waiting + redis.call('ZCARD', line .. ':turns')
+    local first = redis.call('XRANGE', line, '-', '+', 'COUNT', 1)[1]
+    local came = first and tonumber(string.match(first[1], '^%d+'))
+    if came and (not oldest or came < oldest) then oldest = came end
+  end
+  local limited = redis.call('ZCARD', q .. ':limited')
+  if limited > 0 then
+    local sent = tonumber(redis.call('ZRANGE', q .. ':limited', 0, 0, 'WITHSCORES')[2])
+    if not oldest or sent < oldest then oldest = sent end
   end
   local n = #replies
-  replies[n + 1] = waiting
+  replies[n + 1] = waiting + limited
   replies[n + 2] = oldest and math.max(0, now - oldest) or -1
   replies[n + 3] = redis.call('ZCARD', q .. ':delayed')
   replies[n + 4] = held
   replies[n + 5] = redis.call('XLEN', q .. ':dead')
+  replies[n + 6] = limited
 end
 return replies

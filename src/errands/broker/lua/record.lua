@@ -12,6 +12,8 @@
 -- flags    r  the message was delivered before      c  it is a copy that waited for a dead owner
 --          d  the process that was at it has died, though its worker lives
 --          a  said again, since nobody knows whether it was heard the first time
+--          q  kept in the hash alone, since the stream was told of its like a moment ago
+-- The kind 'check' writes nothing: is the run still wanted, and still this attempt's?
 -- Reply    verdict, attempt, deliveries, what more there is to say; verdict: 'ok', 'known' (queued before), 'refused' (an illegal move),
 --          'stale' (a message that was sent on since, an attempt that is not the newest), 'running' (somebody
 --          alive is at it), 'limited' (a limit stands in the way, and nothing was written), 'poison' (too many died of it)
@@ -21,7 +23,7 @@ local function record(context, a)
   local run = context.prefix .. 'run:' .. ARGV[a]
   local kind, state, event, slot, ttl = ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], ARGV[a + 5]
   local hop, flags, speaks = tonumber(ARGV[a + 6]), ARGV[a + 7], ARGV[a + 8]
-  local live = redis.call('HMGET', run, 'state', 'hop', 'attempt', 'deliveries', 'lease', 'begun', 'kept', 'slots', 'batch')
+  local live = redis.call('HMGET', run, 'state', 'hop', 'attempt', 'deliveries', 'lease', 'begun', 'kept', 'slots', 'batch', 'unique')
   local before, last = live[1], tonumber(live[2] or '-1')
   local attempt, deliveries = tonumber(live[3] or '0'), tonumber(live[4] or '0')
   local mine = context.lease ~= '' and live[5] == context.lease
@@ -31,6 +33,9 @@ local function record(context, a)
     return 'ok', attempt, deliveries
   end
   if kind == 'queued' then
+    -- The message is out already where Celery sent it; else `put` has let it join.
+    local batch = ARGV[a + 13] ~= '' and cjson.decode(ARGV[a + 13]).batch
+    if batch then join(context, ARGV[a], batch, 0, before) end
     if before then
       -- A worker was faster than the producer's own record: only what is missing is filled in.
       if redis.call('HSETNX', run, 'queued', event) == 1 then
@@ -38,8 +43,17 @@ local function record(context, a)
       end
       return 'known', attempt, deliveries
     end
+    if speaks ~= '' then  -- sent again, since this server had lost it: attempts go on counting
+      attempt = tonumber(speaks)
+      facts = {'attempt', speaks}
+    end
   elseif state ~= '' then
-    if not MOVES[kind == 'reopened' and kind or state][before or 'none'] then return 'refused', attempt, deliveries end
+    if not MOVES[kind == 'reopened' and kind or state][before or 'none'] then
+      -- It does not start; or it was revoked while it was at work, and only now its attempt is over.
+      if kind == 'started' and ARGV[a + 13] ~= '' then give_up(context, ARGV[a], cjson.decode(ARGV[a + 13])) end
+      if kind ~= 'started' and kind ~= 'reopened' and live[8] and mine then let_go(context, ARGV[a], live[8]) end
+      return 'refused', attempt, deliveries
+    end
     if kind == 'started' then
       local copy = string.find(flags, 'c', 1, true)
       if last > hop or (copy and not (last == hop and before == 'running')) then
@@ -59,9 +73,12 @@ local function record(context, a)
       else
         deliveries = 1
       end
+      if live[9] and revoked(context, ARGV[a], live[9]) then return 'refused', attempt, deliveries, 'batch' end
+      local wait = live[10] and put_off(run)
+      if wait then return 'early', attempt, deliveries, wait end
       if ARGV[a + 13] ~= '' then
-        local limit = admit(context, ARGV[a], cjson.decode(ARGV[a + 13]))
-        if limit then return 'limited', attempt, deliveries, limit end
+        local limit = admit(context, ARGV[a], cjson.decode(ARGV[a + 13]), tonumber(ARGV[a + 9]))
+        if limit then return 'limited', attempt, deliveries, limit .. (before == 'running' and ' lost' or '') end
       end
       if attempt > 0 or before == 'retrying' then redis.call('HDEL', run, 'progress', 'ended') end
       attempt = attempt + 1
@@ -69,9 +86,14 @@ local function record(context, a)
         'attempt', attempt, 'hop', hop, 'deliveries', deliveries, 'lease', context.lease, 'begun', context.now,
       }
     elseif kind == 'reopened' then
+      if ARGV[a + 13] ~= '' then
+        local verdict, first = claim(context, ARGV[a], cjson.decode(ARGV[a + 13]).unique)
+        if verdict ~= 'ok' then return verdict, attempt, deliveries, first end
+      end
       -- The hash may be forgotten by now; attempts go on counting from what the ledger has. A message of
       -- before may still wait in its queue: from now on it is stale.
       if speaks ~= '' then facts = {'attempt', speaks} end
+      if before == 'succeeded' then redis.call('HDEL', run, 'checkpoint') end  -- all is to be done once more
       if hop >= 0 then
         facts[#facts + 1] = 'hop'
         facts[#facts + 1] = hop
@@ -87,9 +109,17 @@ local function record(context, a)
         facts = {'attempt', math.max(0, attempt - 1), 'deliveries', math.max(0, deliveries - 1)}
       end
     end
+  elseif speaks ~= '' and before then
+    -- What an attempt tells on its way is heard while the run is its own.
+    if MOVES.final[before] then return 'refused', attempt, deliveries end
+    local others = before == 'running' and context.lease ~= '' and not mine
+    if last > hop or tonumber(speaks) ~= attempt or others then return 'stale', attempt, deliveries end
   end
+  if kind == 'check' then return 'ok', attempt, deliveries end
 
-  redis.call('XADD', context.prefix .. 'events', 'MAXLEN', '~', context.events_max, '*', 'e', event, 'n', attempt)
+  if not string.find(flags, 'q', 1, true) then
+    redis.call('XADD', context.prefix .. 'events', 'MAXLEN', '~', context.events_max, '*', 'e', event, 'n', attempt)
+  end
   if state ~= '' then
     facts[#facts + 1] = 'state'
     facts[#facts + 1] = state
@@ -99,20 +129,30 @@ local function record(context, a)
     facts[#facts + 1] = event
   end
   if #facts > 0 then
-    -- A life of seconds needs its time to live set twice: when it begins and when it ends.
+    -- A life of seconds needs its time to live set twice: when it begins and when it ends. One that goes on in
+    -- a month is remembered until then.
     local renew = not before or MOVES.final[state] or context.now - tonumber(live[7] or '0') > HOUR
+      or tonumber(ttl) > 169 * HOUR
     if renew then
       facts[#facts + 1] = 'kept'
       facts[#facts + 1] = context.now
     end
     redis.call('HSET', run, unpack(facts))
     if renew then redis.call('EXPIRE', run, ttl) end
+    local key = live[10] or kind == 'reopened' and redis.call('HGET', run, 'unique')
+    if key and renew then keep_claim(ARGV[a], key, MOVES.final[state], state, ttl) end
+    -- From now on its messages have the newest arguments themselves.
+    if key and (kind == 'retrying' or kind == 'snoozed') then redis.call('HDEL', run, 'renewed') end
   end
   if ARGV[a + 10] ~= '' then keep(ARGV[a + 10], ARGV[a + 11], ARGV[a + 12]) end
-  if live[8] and state ~= '' and kind ~= 'started' then let_go(context, ARGV[a], live[8]) end
-  if live[9] and MOVES.final[state] then member_ended(context, ARGV[a], live[9], state) end
-  if kind == 'started' and deliveries > tonumber(context.max_deliveries) then
-    return 'poison', attempt, deliveries
+  -- Who is revoked while at work is at work until the attempt has ended.
+  if live[8] and state ~= '' and kind ~= 'started' and not (kind == 'revoked' and before == 'running') then
+    let_go(context, ARGV[a], live[8])
   end
-  return 'ok', attempt, deliveries
+  if live[9] and MOVES.final[state] then member_ended(context, ARGV[a], live[9], state) end
+  if live[9] and kind == 'reopened' then member_reopened(context, ARGV[a], live[9], before) end
+  if kind == 'started' and deliveries > tonumber(context.max_deliveries) then
+    return 'poison', attempt, deliveries, live[10] and newest_request(run)
+  end
+  return 'ok', attempt, deliveries, live[10] and kind == 'started' and newest_request(run) or nil
 end

@@ -1,4 +1,5 @@
--- One round of a worker's upkeep, over all queues that it reads. Needs put.lua, moves.lua and adopt.lua.
+-- One round of a worker's upkeep, over all queues that it reads. Needs fair.lua, put.lua, moves.lua,
+-- adopt.lua and waiting.lua.
 --
 -- ARGV  1 prefix of keys   2 name of the worker     3 ms to renew its lease for; 0: not now
 --       4 '1' to sweep: look for workers without a lease, for dead letters, for what this worker holds
@@ -35,7 +36,7 @@ local function move_due(queue)
     local value = redis.call('HGET', q .. ':delayed:messages', member)
     if value then
       local cut = string.find(value, '\0', 1, true)
-      redis.call('XADD', q .. ':' .. string.sub(value, 1, cut - 1), '*', 'm', string.sub(value, cut + 1))
+      enter(q, string.sub(value, 1, cut - 1), string.sub(value, cut + 1), true)
       redis.call('HDEL', q .. ':delayed:messages', member)
     end
     redis.call('ZREM', q .. ':delayed', member)
@@ -126,4 +127,7 @@ for i = 13, #ARGV do
     take_untold(queue)
   end
 end
+local look_in, limits_more = look_at_limits({prefix = prefix}, 100)
+if look_in >= 0 and (next_due < 0 or look_in < next_due) then next_due = look_in end
+if limits_more then more = 1 end
 return {next_due, more, held, untold}

@@ -19,7 +19,8 @@ from errands.broker.streams.layout import all_keys
 from errands.broker.streams.message import Message, due_ms
 from errands.broker.streams.options import Options
 from errands.broker.streams.scripts import PUT
-from errands.core.task import level_of
+from errands.core.fairness import lane
+from errands.core.task import LEVELS, level_of
 
 
 class Channel(Consuming):
@@ -77,16 +78,19 @@ class Channel(Consuming):
         batch = options.pop("_publish_batch", None)
         headers = message.get("headers") or {}
         due = due_ms(headers.get("eta"))
-        level = level_of(self._get_message_priority(message, reverse=False))
+        ours = headers.get("errands")
+        where = level_of(self._get_message_priority(message, reverse=False))
+        if isinstance(ours, dict) and ours.get("fair"):
+            where = lane(where, ours["fair"])
         raw = dumps(message)  # type: ignore[no-untyped-call]
         expires = self._expires.get(queue, 0)
-        if not due and not expires:
+        if not due and not expires and where in LEVELS:
             if batch is not None:
-                batch.add("xadd", self.keys.stream(queue, level), {"m": raw})
+                batch.add("xadd", self.keys.stream(queue, where), {"m": raw})
             else:
-                self.plain.xadd(self.keys.stream(queue, level), {"m": raw})
+                self.plain.xadd(self.keys.stream(queue, where), {"m": raw})
             return
-        values = (self.keys.prefix, queue, level, raw, due, str(headers.get("id") or ""), expires)
+        values = (self.keys.prefix, queue, where, raw, due, str(headers.get("id") or ""), expires)
         if batch is not None:
             # In a pipeline the script cannot be sent after all when the server does not know it.
             batch.add("eval", PUT.text, 0, *values)

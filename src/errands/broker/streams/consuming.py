@@ -13,7 +13,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from errands.broker.streams.delivering import Delivering
 from errands.broker.streams.layout import tag_of
-from errands.broker.streams.message import NotAMessage, unpack
+from errands.broker.streams.message import NotAMessage, NotDue, unpack
 from errands.broker.streams.reading import opened
 from errands.broker.streams.scripts import READ
 
@@ -60,8 +60,9 @@ class Consuming(Delivering):
         self._brpop_sent_at = monotonic()
         wait = timeout or self.brpop_timeout or 1
         command = reading.command(
-            queues, self._expires, self._credit(), self._telling, max(1, int(wait * 1000))
-        )
+            queues, self._expires, self._credit(), self._telling, max(1, int(wait * 1000)),
+            self._credit_in_line(),
+        )  # fmt: skip
         try:
             connection.send_command(*command)
         except BaseException:
@@ -121,6 +122,9 @@ class Consuming(Delivering):
                 self._take(streams)
             try:
                 message = self.Message(unpack(fields, tag), channel=self)
+            except NotDue as exc:
+                self._put_off(tag, queue, exc)
+                continue
             except NotAMessage as exc:
                 self._bury(tag, str(exc))
                 continue

@@ -17,7 +17,9 @@ from errands.broker.keys import Keys
 from errands.broker.streams.holdings import Holdings
 from errands.broker.streams.layout import TELLERS
 from errands.core import clock
+from errands.core.errors import UntrustedMessage
 from errands.core.events import Event, Kind
+from errands.core.signing import Signer
 
 logger = logging.getLogger("errands.transport")
 
@@ -81,10 +83,13 @@ class Live(Protocol):
         """Write one event."""
 
 
-def recorder(live: Callable[[], Live]) -> Callable[[str, bytes, str], None]:
+def recorder(
+    live: Callable[[], Live], signer: Signer | None = None
+) -> Callable[[str, bytes, str], None]:
     """A hook that records each dead letter as an event; the run that it belonged to has failed with it.
 
-    Told twice, the same dead letter is the same run's.
+    Told twice, the same dead letter is the same run's. With a signer, a run is believed to have been the
+    message's only where the message bears a good signature.
     """
 
     def record(queue: str, raw: bytes, reason: str) -> None:
@@ -99,7 +104,7 @@ def recorder(live: Callable[[], Live]) -> Callable[[str, bytes, str], None]:
             "queue": queue,
         }
         live().record(Event(kind=Kind.DEAD_LETTER, note=reason, message=envelope, **facts))
-        if given:
+        if given and (signer is None or _is_ours(signer, envelope)):
             error = {"type": "DeadLetter", "message": reason}
             live().record(Event(kind=Kind.FAILED, error=error, **facts))
         logger.error("dead letter: %s", reason)
@@ -107,6 +112,19 @@ def recorder(live: Callable[[], Live]) -> Callable[[str, bytes, str], None]:
     # `inspect stats` and Flower tell the transport's options as JSON; kombu asks a value for its own.
     record.__json__ = lambda: "recorded as an event"  # type: ignore[attr-defined]
     return record
+
+
+def _is_ours(signer: Signer, envelope: dict[str, Any]) -> bool:
+    try:
+        return signer.check(*parts_of(envelope)) is not None
+    except UntrustedMessage:
+        return False
+
+
+def parts_of(envelope: dict[str, Any]) -> tuple[dict[str, Any], bytes, str | None, str | None]:
+    """Of a message as events keep it, what a signature is over: headers, body, its type and encoding."""
+    body = base64.b64decode(envelope.get("body") or "")
+    return envelope.get("headers") or {}, body, envelope.get("content_type"), envelope.get("content_encoding")
 
 
 def _log(queue: str, raw: bytes, reason: str) -> None:

@@ -13,11 +13,11 @@ from errands.broker.client import Client
 from errands.broker.keys import Keys
 from errands.broker.streams.holdings import Holdings, grouped
 from errands.broker.streams.layout import split_tag, tag_of
-from errands.broker.streams.message import NotAMessage, unpack
+from errands.broker.streams.message import NotAMessage, NotDue, unpack
 from errands.broker.streams.options import Options
 from errands.broker.streams.qos import QoS
 from errands.broker.streams.reading import Reading, Streams
-from errands.broker.streams.scripts import BURY, SETTLE
+from errands.broker.streams.scripts import BURY, PUT_OFF, SETTLE
 from errands.broker.streams.upkeep import Upkeep, upkeep_for
 
 logger = logging.getLogger("errands.transport")
@@ -95,6 +95,8 @@ class Delivering(_Channel):
                     settled.append(tag)
                 try:
                     deliver(unpack(fields, tag), queue)
+                except NotDue as exc:
+                    self._put_off(tag, queue, exc)
                 except NotAMessage as exc:
                     self._bury(tag, str(exc))
         except BaseException:
@@ -118,11 +120,24 @@ class Delivering(_Channel):
         most = self.options.read_max
         return most if count is None else max(1, min(count, most))
 
+    def _credit_in_line(self) -> int:
+        """How many messages may be read now where tenants stand in line."""
+        free: int = self.qos.free_in_line()
+        return min(self._credit(), free)
+
     def _settle(self, tags: list[str]) -> None:
         """Acknowledge now what nobody else will. One round trip."""
         SETTLE.run(self.plain, self.options.max_deliveries, self.options.dead_letters_max, 0, *grouped(tags))
         if self._upkeep is not None:
             self._upkeep.holdings.told(tags)
+
+    def _put_off(self, tag: str, queue: str, early: NotDue) -> None:
+        """Put a message that is not due yet to the delayed ones: no worker holds it until then."""
+        stream, entry = split_tag(tag)
+        level = stream.removesuffix(":front").rpartition(":")[2]
+        PUT_OFF.run(self.plain, self.keys.prefix, queue, level, stream, entry, early.due_ms, early.run_id)
+        if self._upkeep is not None:
+            self._upkeep.holdings.told([tag])
 
     def _bury(self, tag: str, reason: str) -> None:
         """Make a dead letter of an entry that cannot be delivered; the upkeep tells of it."""

@@ -24,9 +24,22 @@ def streams_of(keys: Keys, queue: str) -> list[str]:
     return [key for level in LEVELS for key in (keys.front(queue, level), keys.stream(queue, level))]
 
 
+def lines_of(keys: Keys, queue: str) -> list[str]:
+    """The keys of the lines in which tenants stand (see `lua/fair.lua`)."""
+    lines = [keys.line(queue, level) for level in LEVELS]
+    return [line + part for line in lines for part in ("", ":turns", ":tenants", ":clock")]
+
+
 def all_keys(keys: Keys, queue: str) -> list[str]:
     """All keys of a queue but its dead letters."""
-    return [*streams_of(keys, queue), keys.delayed(queue), keys.delayed_messages(queue)]
+    waiting = [*streams_of(keys, queue), *lines_of(keys, queue)]
+    later = [
+        keys.delayed(queue),
+        keys.delayed_messages(queue),
+        keys.limited(queue),
+        keys.limited_messages(queue),
+    ]
+    return [*waiting, *later]
 
 
 def tag_of(stream: str, entry: str) -> str:

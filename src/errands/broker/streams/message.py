@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import math
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -11,14 +12,14 @@ import msgspec
 from kombu.transport import virtual
 from kombu.utils.json import loads
 
+from errands.broker.streams.layout import split_tag
+
 _decode = msgspec.json.decode
 
 # kombu's JSON writes what JSON does not know as an object of this key.
 _MARKED = b'"__type__"'
 _JSON = "application/json"
 _COUNT = "x-delivery-count"
-# An earlier time in the header than this is a matter of clocks that differ, not of waiting.
-_SKEW_SECONDS = 1.0
 
 
 # kombu publishes no types.
@@ -29,6 +30,14 @@ class NotAMessage(ValueError):
     """An entry cannot be delivered; the text says why."""
 
 
+class NotDue(Exception):
+    """A message came before its time, which is `due_ms` (since 1970); `run_id` is "" where it has none."""
+
+    def __init__(self, due_ms: int, run_id: str) -> None:
+        self.due_ms, self.run_id = due_ms, run_id
+        super().__init__(due_ms, run_id)
+
+
 class Message(_Message):
     """A message of kombu's that says what is wrong with its body by an error of our own."""
 
@@ -37,6 +46,14 @@ class Message(_Message):
             super().__init__(payload, channel=channel, **options)
         except (ValueError, TypeError, KeyError, AttributeError, binascii.Error) as exc:
             raise NotAMessage(f"{type(exc).__name__}: {exc}") from exc
+
+    def ack_log_error(self, logger: Any, errors: Any, multiple: bool = False) -> None:
+        """Acknowledge. Nothing is sent by that, so that nothing can go wrong on the way."""
+        if self._state != "RECEIVED" or self.channel.no_ack_consumers:
+            super().ack_log_error(logger, errors, multiple)
+        else:
+            self.channel.qos.ack(self.delivery_tag)
+            self._state = "ACK"
 
     def _decode(self) -> Any:
         """The payload. Plain JSON, as nearly all of it is, takes a twentieth of kombu's time."""
@@ -55,6 +72,7 @@ def unpack(fields: list[bytes], tag: str) -> dict[str, Any]:
 
     Raises:
         NotAMessage: it is none.
+        NotDue: it is to start later.
     """
     try:
         if fields[0] != b"m":
@@ -71,7 +89,8 @@ def unpack(fields: list[bytes], tag: str) -> dict[str, Any]:
         properties["delivery_tag"] = tag
         # A copy that a task has sent on carries what was said of the first.
         headers.pop(_COUNT, None)
-        if len(fields) > 2:
+        was_delayed = len(fields) == 4 and fields[2] == b"d"
+        if len(fields) > 2 and not was_delayed:
             info["redelivered"] = headers["redelivered"] = True
             count = _field(fields, b"n")
             if count:
@@ -79,8 +98,8 @@ def unpack(fields: list[bytes], tag: str) -> dict[str, Any]:
         elif "redelivered" in headers and not info.get("redelivered"):
             del headers["redelivered"]
         if headers.get("eta"):
-            _be_due(headers)
-    except NotAMessage:
+            _be_due(headers, info, tag, was_delayed)
+    except (NotAMessage, NotDue):
         raise
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as exc:
         raise NotAMessage(f"{type(exc).__name__}: {exc}") from exc
@@ -88,15 +107,29 @@ def unpack(fields: list[bytes], tag: str) -> dict[str, Any]:
 
 
 def due_ms(eta: Any) -> int:
-    """When a message of this `eta` header is due, in ms since 1970; 0 when it may start at once."""
+    """When a message of this `eta` header is due, in ms since 1970; 0 when it has none."""
     at = _timestamp(eta) if eta else None
-    return int(at * 1000) if at is not None and at > time.time() + 0.5 else 0
+    return math.ceil(at * 1000) if at is not None else 0
 
 
-def _be_due(headers: dict[str, Any]) -> None:
-    """What is delivered is due by the server's clock. Celery would hold it by this machine's."""
+def _be_due(headers: dict[str, Any], info: dict[str, Any], tag: str, was_delayed: bool) -> None:
+    """What is delivered is due by the server's clock: Celery must not hold it by this machine's.
+
+    A message of ours was put by its due time. Any other one that was not delayed may have been written into
+    the stream at once: the entry's id says when that was, by the server's clock.
+
+    Raises:
+        NotDue: that was before its time.
+    """
     at, now = _timestamp(headers["eta"]), time.time()
-    if at is not None and at > now + _SKEW_SECONDS:
+    if at is None:
+        return
+    due, put_at = math.ceil(at * 1000), split_tag(tag)[1].partition("-")[0]
+    if not was_delayed and "errands" not in headers and due > int(put_at):
+        run_id = headers.get("id")
+        raise NotDue(due, run_id if isinstance(run_id, str) else "")
+    if at > now:
+        info["eta"] = headers["eta"]  # as it was sent, and signed
         headers["eta"] = datetime.fromtimestamp(now, UTC).isoformat()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,6 +13,20 @@ from redis.exceptions import RedisError
 
 # kombu publishes no types.
 _QoS: Any = virtual.QoS
+
+
+# How many tasks the process has room for at a time; 0 where nobody said so. See `make_room`.
+_room = 0
+
+
+def make_room(slots: int) -> None:
+    """Say how many tasks this process works on at a time.
+
+    While tenants stand in line, a worker takes little more than that: what it has taken, it starts in the
+    order in which it took it, and who comes later waits for that. A tenth more hides the way to the server.
+    """
+    global _room
+    _room = slots + math.ceil(slots / 10)
 
 
 class QoS(_QoS):
@@ -25,6 +40,20 @@ class QoS(_QoS):
         # Celery's requests by id, where this process is a worker: see `ack`.
         worker = sys.modules.get("celery.worker.state")
         self._requests: Mapping[str, Any] = worker.requests if worker else {}
+
+    def free_in_line(self) -> int:
+        """How many messages may be taken where tenants stand in line."""
+        return max(0, _room - self._count()) if _room else sys.maxsize
+
+    def can_consume(self) -> bool:
+        """Whether the channel may be read."""
+        most = self.prefetch_count
+        if _room and self.channel._reading.in_line:
+            most = min(most or _room, _room)
+        return not most or self._count() < most
+
+    def _count(self) -> int:
+        return len(self._delivered) - len(self._dirty)
 
     def ack(self, delivery_tag: str) -> None:
         """Acknowledge: in a tenth of a second at the latest, together with others.

@@ -38,7 +38,9 @@ class Reading:
         self._paused: frozenset[str] = frozenset()
         self._streams: dict[str, list[str]] = {}
         self._idle = False
+        self._held_back = False
         self.blocking = False
+        self.in_line = False  # tenants stand in line in one of the queues
 
     def command(
         self,
@@ -47,6 +49,7 @@ class Reading:
         count: int,
         acks: Sequence[str],
         block_ms: int = BLOCK_MS,
+        in_line: int | None = None,
     ) -> tuple[Any, ...]:
         """The next command to send.
 
@@ -56,6 +59,7 @@ class Reading:
             count: most messages to read.
             acks: tags to acknowledge on the way; leave them out when `blocks` says so.
             block_ms: ms to wait when there was nothing.
+            in_line: most messages to read where tenants stand in line; None: `count`.
         """
         self.blocking = self._empty
         if self._empty:
@@ -68,7 +72,8 @@ class Reading:
             group = ("XREADGROUP", "GROUP", GROUP, self._reader)
             return (*group, "COUNT", 1, "BLOCK", block_ms, "STREAMS", *keys, *new)
         script = ("EVALSHA", READ.digest) if self._known else ("EVAL", READ.text)
-        return (*script, 0, *self.arguments(queues, expires, count, acks))
+        self._held_back = in_line == 0
+        return (*script, 0, *self.arguments(queues, expires, count, acks, in_line))
 
     def arguments(
         self,
@@ -76,12 +81,13 @@ class Reading:
         expires: Mapping[str, int],
         count: int,
         acks: Sequence[str],
+        in_line: int | None = None,
     ) -> list[Any]:
         """Those of the script that reads."""
         named = [part for queue in queues for part in (queue, expires.get(queue, 0))]
         return [
-            self._keys.prefix, self._reader, count, turn(self._number), leases.SECONDS * 1000, len(queues),
-            *named, *grouped(acks),
+            self._keys.prefix, self._reader, count, count if in_line is None else in_line,
+            turn(self._number), leases.SECONDS * 1000, len(queues), *named, *grouped(acks),
         ]  # fmt: skip
 
     @property
@@ -97,7 +103,10 @@ class Reading:
             # A list in RESP2, a map in RESP3.
             return _decoded(reply.items() if isinstance(reply, dict) else reply), []
         streams, paused, problems = opened(reply)
-        self._known, self._empty, self._paused = True, not streams, frozenset(paused)
+        self.in_line = bool(reply[3])
+        self._known, self._paused = True, frozenset(paused)
+        # Who holds enough is given nothing where tenants stand in line, and must not wait for what comes.
+        self._empty = not streams and not (self.in_line and self._held_back)
         if streams:
             self._number += 1
         return streams, problems
@@ -115,7 +124,7 @@ class Reading:
 
 def opened(reply: Any) -> tuple[Streams, list[str], list[str]]:
     """What the script that reads answered: entries by stream, the queues that are paused, what went wrong."""
-    streams, paused, problems = reply
+    streams, paused, problems, _ = reply
     return _decoded(streams), [name.decode() for name in paused], [text.decode() for text in problems]
 
 

@@ -36,11 +36,12 @@ class Script:
             return execute("EVAL", self.text, 0, *args)
 
 
-READ = Script("moves", "read")
+READ = Script("moves", "fair", "read")
 SETTLE = Script("moves", "settle")
 BURY = Script("moves", "bury")
-UPKEEP = Script("put", "moves", "adopt", "upkeep")
-PUT = Script("put", "put_one")
+UPKEEP = Script("fair", "put", "moves", "adopt", "limits", "waiting", "upkeep")
+PUT = Script("fair", "put", "put_one")
+PUT_OFF = Script("fair", "put", "moves", "put_off")
 DEPTH = Script("moves", "depth")
-PURGE = Script("moves", "purge")
-REMOVE_DELAYED = Script("remove_delayed")
+PURGE = Script("moves", "limits", "waiting", "purge")
+REMOVE_DELAYED = Script("limits", "waiting", "remove_delayed")

@@ -140,7 +140,7 @@ def upgrade(app: AppOption = "") -> None:
 
 
 def new_key(key_id: Annotated[str, typer.Option("--id", help="Short name of the key.")] = "k1") -> None:
-    """Print a new key for ERRANDS_SECRET_KEYS."""
+    """Print a new key, for ERRANDS_SECRET_KEYS or ERRANDS_SIGNING_KEYS."""
     from errands.core.secrets import Keyring
 
     typer.echo(Keyring.new_key(key_id))

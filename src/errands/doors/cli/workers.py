@@ -103,7 +103,7 @@ def run_worker(app: Celery, name: str, queues: Sequence[str], pool: Pool, level:
 
 
 def end_with_parent() -> None:
-    """In a supervised worker: end in order when the supervisor is gone."""
+    """A supervised worker does not outlive its supervisor."""
     if os.environ.pop(SUPERVISED, None):
         from celery.platforms import set_pdeathsig
 

@@ -8,14 +8,26 @@ from typing import Any
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 
-from errands.core.errors import ActionRefused, BrokerUnavailable, ErrandsError, RunNotFound
-from errands.ops.errors import NotAllowed, QueueNotFound, RecordUnavailable
+from errands.core.errors import (
+    ActionRefused,
+    BrokerUnavailable,
+    ConfigurationError,
+    ErrandsError,
+    InvalidArguments,
+    RunNotFound,
+)
+from errands.broker.limits import LimitNotFound
+from errands.ops.errors import NotAllowed, QueueNotFound, RecordUnavailable, ScheduleNotFound
 
 NO_STORE = {"Cache-Control": "no-store"}
 
 _STATUS: dict[type[ErrandsError], int] = {
     RunNotFound: 404,
     QueueNotFound: 404,
+    LimitNotFound: 404,
+    ScheduleNotFound: 404,
+    InvalidArguments: 422,
+    ConfigurationError: 422,
     NotAllowed: 403,
     ActionRefused: 409,
     BrokerUnavailable: 503,

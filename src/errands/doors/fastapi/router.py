@@ -13,8 +13,13 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from errands.app import Errands
+from errands.doors.fastapi.bulk import add_bulk
+from errands.doors.fastapi.effects import add_effects
+from errands.doors.fastapi.limits import add_limits
+from errands.doors.fastapi.letters import add_letters
 from errands.doors.fastapi.people import PersonDependency
 from errands.doors.fastapi.route import ErrandsRoute
+from errands.doors.fastapi.schedules import add_schedules
 from errands.doors.fastapi.sse import EventResponse
 from errands.ops import metrics, probes
 from errands.ops.access import Person, require_admin
@@ -134,17 +139,12 @@ def errands_router(app: Errands, person: PersonDependency | DependsMarker) -> AP
         """Let workers read a queue again."""
         return actions.resume(who, name, reason=asked.reason if asked else None)
 
-    @router.get("/api/dead-letters", responses=_errors(401, 403, 503))
-    def dead_letters(limit: int = Query(100, ge=1, le=1000), who: Person = Depends(asking)) -> list[Answer]:
-        """Messages and runs that nobody tries again by itself."""
-        return ops.dead_letters(who, limit)
+    add_letters(router, app, asking, _errors)
 
-    @router.post(
-        "/api/dead-letters/{letter_id}/replay", status_code=202, responses=_errors(401, 403, 404, 409, 503)
-    )
-    def replay(letter_id: str, asked: Asked | None = None, who: Person = Depends(asking)) -> Answer:
-        """Send the run of a dead letter again."""
-        return actions.replay(who, letter_id, reason=asked.reason if asked else None)
+    add_schedules(router, app, asking, _errors)
+    add_limits(router, app, asking, _errors)
+    add_effects(router, app, asking, _errors)
+    add_bulk(router, app, asking, _errors)
 
     def scraping(who: Person = Depends(asking)) -> None:
         require_admin(who, "read metrics, unless ERRANDS_METRICS_OPEN is true")

@@ -15,6 +15,7 @@ from errands.kits.mail.fake import FakeMailer
 from errands.kits.mail.firebase import FirebaseMailer
 from errands.kits.mail.kit import MailKit, kit
 from errands.kits.mail.message import Attachment, Message, stable_message_id
+from errands.kits.mail.once import send_once
 from errands.kits.mail.provider import Mailer, Receipt
 from errands.kits.mail.smtp import SmtpMailer
 from errands.kits.mail.templates import Rendered, Templates
@@ -37,5 +38,6 @@ __all__ = [
     "TemporaryMailError",
     "UnknownOutcomeError",
     "kit",
+    "send_once",
     "stable_message_id",
 ]

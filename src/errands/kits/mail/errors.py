@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errands import Discard, ErrandsError
+from errands import Discard, ErrandsError, OutcomeUnknown
 
 
 class MailError(ErrandsError):
@@ -22,7 +22,7 @@ class InvalidMessage(PermanentMailError, ValueError):
     """The message itself is wrong: a line break in a header, something that is no address."""
 
 
-class UnknownOutcomeError(MailError, Discard):
+class UnknownOutcomeError(MailError, OutcomeUnknown):
     """The content was sent and no answer came: it may or may not have been accepted.
 
     Sending again could put the same mail in the box twice, so its run ends here and a person decides.

@@ -25,6 +25,7 @@ from errands.kits.storage.errors import (
 from errands.kits.storage.folder import FolderStorage
 from errands.kits.storage.keys import SUFFIXES, key_for
 from errands.kits.storage.links import Link, LinkSigner
+from errands.kits.storage.offload import StoragePayloads, payloads
 from errands.kits.storage.provider import Storage, StoredFile
 
 if TYPE_CHECKING:
@@ -42,12 +43,14 @@ __all__ = [
     "Storage",
     "StorageError",
     "StorageKit",
+    "StoragePayloads",
     "StoredFile",
     "StoredFileNotFound",
     "folder_storage",
     "key_for",
     "kit",
     "link_signer",
+    "payloads",
 ]
 
 

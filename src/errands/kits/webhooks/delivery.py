@@ -74,13 +74,22 @@ async def deliver(
         raise WebhookRefused(f"this webhook cannot be signed: {exc}") from exc
 
     reply: Reply | None = None
+    status: int | None = None
     failure: WebhookFailed | WebhookRefused | None = None
-    timer = asyncio.get_running_loop().time()
-    try:
+
+    async def send() -> int:
+        nonlocal reply
         reply = await sender.send(webhook.url, body, headers)
         check(reply)
+        return reply.status
+
+    # The receiver knows a webhook again by its id: what nobody knows the end of may be sent once more.
+    effect = run.effect("webhook", safe_to_repeat=True)
+    timer = asyncio.get_running_loop().time()
+    try:
+        status = await effect.once(send)
     except (WebhookFailed, WebhookRefused) as exc:
-        failure = exc
+        failure, status = exc, reply.status if reply else None
     took = round((asyncio.get_running_loop().time() - timer) * 1000)
 
     await store.record(
@@ -90,7 +99,7 @@ async def deliver(
             event=webhook.event,
             url=store.canonical(webhook.url),
             attempt=run.attempt,
-            status_code=reply.status if reply else None,
+            status_code=status,
             error=_told(failure, reply),
             duration_ms=took,
             at=started,
@@ -102,7 +111,7 @@ async def deliver(
         await store.disable(endpoint.id, "the receiver answered 410 Gone")
     if failure is not None:
         raise failure
-    return {"delivered": True, "status_code": reply.status if reply else None, "duration_ms": took}
+    return {"delivered": True, "status_code": status, "duration_ms": took}
 
 
 async def _secrets(options: Options, store: WebhookStore, endpoint: Endpoint | None) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ class Job:
     """What the pool knows of one call. `green`: it runs on the event loop; else in a thread."""
 
     __slots__ = (
-        "__weakref__", "_body", "_lock", "_thread", "callback", "error_callback", "freed", "green", "guarded",
+        "__weakref__", "_body", "_lock", "_thread", "callback", "error_callback", "forced", "freed", "green", "guarded",
         "hard", "hard_at", "killed", "name", "number", "on_accept", "on_timeout", "pending", "pool", "soft",
         "soft_at", "started", "task", "work",
     )  # fmt: skip
@@ -54,6 +54,7 @@ class Job:
         self.soft_at = self.hard_at = NEVER
         self.started = False
         self.killed = False
+        self.forced = False  # by the watchdog, while it held up the loop
         self.freed = False  # its slot was given to others although it still runs
         self.pending: BaseException | None = None
         self.task: asyncio.Task[None] | None = None
@@ -65,11 +66,16 @@ class Job:
 
     def begin_body(self) -> None:
         """The limits count from here."""
-        with self._lock:
+        if self.green:  # whoever ends it does so on the loop, where this runs as well
             if self.killed:
                 raise self._end()
-            self._body = True
-            self._thread = threading.get_ident()
+            self._body, self._thread = True, threading.get_ident()
+        else:
+            with self._lock:
+                if self.killed:
+                    raise self._end()
+                self._body = True
+                self._thread = threading.get_ident()
         self.count_limits()
 
     def count_limits(self) -> None:
@@ -93,7 +99,7 @@ class Job:
                 with self._lock:
                     self._body = False
                     self.soft_at = self.hard_at = NEVER
-                    if not self.green:
+                    if self.forced or not self.green:
                         _interrupt(self._thread, None)
                 break
             except (SoftTimeLimitExceeded, Ended) as late:  # on its way already when the body ended
@@ -128,6 +134,28 @@ class Job:
         if self.task is not None:
             self.task.cancel()
         return True
+
+    def force(self, now: float) -> bool | None:
+        """A time limit of a job that holds up the loop is over: interrupt its code, wherever that is.
+
+        Called by the watchdog, in a thread of its own, while the job has the loop.
+
+        Args:
+            now: the loop's time.
+
+        Returns:
+            Whether it was the soft one; None when no limit is over.
+        """
+        with self._lock:
+            if self.killed or not self._body or min(self.soft_at, self.hard_at) > now:
+                return None
+            soft = self.hard_at > now
+            self.soft_at = NEVER
+            self.forced = True
+            if not soft:
+                self.killed, self.hard_at = True, NEVER
+            _interrupt(self._thread, SoftTimeLimitExceeded if soft else Ended)
+            return soft
 
     def kill(self) -> None:
         """End it; what it still says is not listened to. For a job on the loop, called there."""

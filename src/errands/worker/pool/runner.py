@@ -15,7 +15,6 @@ from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
 
 from errands.core.green import Spawn
-from errands.worker.celery_stacks import give_stacks
 from errands.worker.pool.job import Ended, Job, current
 from errands.worker.pool.limits import Deadlines
 from errands.worker.pool.threads import Threads
@@ -51,8 +50,9 @@ class Runner:
         self._inbox: deque[Job] = deque()
         self._woken = False
         self._running: set[Job] = set()
-        self._watchdog = Watchdog(loop, self.names)
+        self._watchdog = Watchdog(loop, self.names, self._held_up)
         self._ident = 0
+        self._forced_at = 0.0
         loop.call_soon_threadsafe(self._prepare, prepare)
         self._watchdog.start()
 
@@ -158,6 +158,24 @@ class Runner:
         if not soft:
             self._press_later(job)
 
+    def _held_up(self, task: asyncio.Task[Any]) -> None:
+        """From the watchdog: `task` has had the loop for a while, so that no timer could come due."""
+        job = next((job for job in list(self._running) if job.task is task), None)
+        if job is None:  # a task that a job has started; the job itself is not at fault, and not known
+            return
+        now = self.loop.time()
+        soft = job.force(now)
+        if soft is not None:
+            self._forced_at = now
+            if job.on_timeout is not None:
+                self._pool.post(job.on_timeout, soft, job.soft if soft else job.hard)
+        elif job.killed and now - self._forced_at > GRACE:
+            logger.critical(
+                "%s is over its time limit, in code that cannot be interrupted, and holds up all others: this "
+                "worker ends, and what else runs in it is given to others", job.name,
+            )  # fmt: skip
+            self._pool.give_up()
+
     # -- in a thread
 
     def _run_in_thread(self, job: Job) -> None:
@@ -179,7 +197,6 @@ class Runner:
     def _context_of(self, job: Job) -> Context:
         context = self._context.copy()
         context.run(current.set, job)
-        give_stacks(context, job)
         return context
 
     def _over(self, job: Job, tell: Callable[[Any], Any] | None, outcome: Any) -> None:

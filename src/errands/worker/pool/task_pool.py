@@ -114,6 +114,13 @@ class TaskPool(BasePool):
             self.terminate_job(job.number)
         self.on_stop()
 
+    def give_up(self) -> None:
+        """End this process, whose loop nobody gets back. From any thread.
+
+        It ends in the hub's thread, after what that has to record of it.
+        """
+        self.post(os._exit, os.EX_SOFTWARE)
+
     def flush(self) -> None:
         """Forget the jobs that have not begun: their messages are other workers' from now on."""
         with self._lock:

@@ -1,4 +1,4 @@
-"""Tells when a task holds up the event loop: all others wait for it meanwhile."""
+"""Tells when a task holds up the event loop, where all others wait for it, and sees to its time limits then."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from time import monotonic
+from typing import Any
 
 logger = logging.getLogger("errands.pool")
 
@@ -22,11 +23,17 @@ class Watchdog:
     Args:
         loop: runs already.
         names: what runs on it.
+        held_up: called again and again while a task has the loop, with that task: no timer of the loop's own
+            comes due then.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, names: Callable[[], list[str]]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, names: Callable[[], list[str]],
+        held_up: Callable[[asyncio.Task[Any]], object],
+    ) -> None:  # fmt: skip
         self._loop = loop
         self._names = names
+        self._held_up = held_up
         self._stop = threading.Event()
         self._turned_at = monotonic()
         self._loop_thread = 0
@@ -64,6 +71,9 @@ class Watchdog:
                     "behind `await asyncio.to_thread(…)`. On the loop: %s",
                     late, self._where(), self._who(),
                 )  # fmt: skip
+            task = asyncio.current_task(self._loop) if late > TOO_LONG else None
+            if task is not None:
+                self._held_up(task)
 
     def _where(self) -> str:
         task = asyncio.current_task(self._loop)

@@ -1,0 +1,79 @@
+"""`errands limits`: what holds now, and changing it while workers run."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from errands.core.errors import ErrandsError
+from errands.doors.local.errors import LocalRunError
+
+limits = typer.Typer(help="Limits of tasks: what holds, who waits; change, reset.")
+
+AppOption = Annotated[
+    str, typer.Option("--app", "-A", envvar="ERRANDS_APP", help="The application, as MODULE:NAME.")
+]
+Name = Annotated[str, typer.Argument(help="Of the task, or of the limit.")]
+ReasonOption = Annotated[str | None, typer.Option("--reason", help="For the audit trail.")]
+
+
+@limits.callback(invoke_without_command=True)
+def show(
+    context: typer.Context,
+    app: AppOption = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of lines.")] = False,
+) -> None:
+    """List all limits: what holds, what the code says if that is something else, and how many runs wait."""
+    if context.invoked_subcommand is not None:
+        return
+    found = _asked(app, lambda ops, who: ops.all(who))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    for limit in found:
+        by = f" by {limit['by']}" if limit["by"] else ""
+        declared = f" (the code says {limit['declared']})" if limit["changed"] else ""
+        waiting = f", {limit['waiting']} waiting" if limit["waiting"] else ""
+        typer.echo(f"{limit['name']}: {limit['now']}{by}{declared}{waiting}")
+
+
+@limits.command()
+def change(
+    name: Name,
+    to: Annotated[str, typer.Argument(help="50/m, 30/10s; or how many at once: 3.")],
+    app: AppOption = "",
+    reason: ReasonOption = None,
+) -> None:
+    """Change a limit for all workers at once, until it is reset."""
+    done = _asked(app, lambda ops, who: ops.change(who, name, to, reason=reason))
+    typer.echo(f"{name}: {done['now']}.")
+
+
+@limits.command()
+def reset(name: Name, app: AppOption = "", reason: ReasonOption = None) -> None:
+    """Let what the code says hold again."""
+    _asked(app, lambda ops, who: ops.reset(who, name, reason=reason))
+    typer.echo(f"{name} is what the code says.")
+
+
+def _asked(app: str, question: Callable[[Any, Any], Any]) -> Any:
+    """Whoever can start programs with the application's settings can do anything to it: an admin."""
+    from errands.app import Errands
+    from errands.doors.cli.application import load_app
+    from errands.doors.cli.commands import NO_APP
+    from errands.ops.access import ADMIN, Person
+    from errands.ops.limits import LimitOps
+
+    if not app:
+        raise LocalRunError(NO_APP)
+    application = load_app(app)
+    if not isinstance(application, Errands):
+        raise LocalRunError(f"{app} is a plain Celery application, which has no limits.")
+    try:
+        return question(LimitOps(application), Person(f"cli:{getpass.getuser()}", frozenset({ADMIN})))
+    except ErrandsError as exc:
+        raise LocalRunError(str(exc)) from exc

@@ -1,0 +1,100 @@
+"""Time limits of coroutines that never give the loop back: they hold for those as well."""
+
+from __future__ import annotations
+
+import gc
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from celery.exceptions import TimeLimitExceeded
+
+from errands import Errands, Keyring, State
+from errands.doors.local.valkey import EmbeddedValkey
+from processes import SAMPLE, Worker, until
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    folder = tmp_path_factory.mktemp("held-up")
+    with EmbeddedValkey(folder / "valkey") as valkey:
+        yield {
+            "ERRANDS_HOME": str(folder), "ERRANDS_BROKER_URL": valkey.url, "ERRANDS_RESULT_URL": valkey.url,
+            "ERRANDS_VALKEY_URL": valkey.url, "ERRANDS_SECRET_KEYS": Keyring.new_key(),
+            "SAMPLE_EFFECTS": str(folder / "effects"), "SAMPLE_POOL": "asyncio",
+        }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def app(environment: dict[str, str]) -> Iterator[Errands]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        app: Errands = runpy.run_path(str(SAMPLE / "pool_app.py"))["app"]
+        app.finalize()
+    yield app
+    gc.collect()
+    app.close()
+
+
+def start(environment: dict[str, str], name: str) -> Worker:
+    log = Path(environment["ERRANDS_HOME"]) / f"{name}.log"
+    worker = Worker(environment, log, "-c", "20", app="pool_app:app")
+    worker.wait_until_ready()
+    return worker
+
+
+@pytest.fixture
+def worker(environment: dict[str, str]) -> Iterator[Worker]:
+    made = start(environment, "worker")
+    yield made
+    made.stop()
+
+
+def test_a_soft_limit_is_raised_in_code_that_does_not_yield(app: Errands, worker: Worker) -> None:
+    result = app.tasks["spins_in_parts"].delay()
+    assert result.get(timeout=30) == "a part"
+    assert app.tasks["add"].delay(1, 2).get(timeout=20) == 3
+    run = app.live.get(result.id)
+    assert run is not None
+    assert run.state is State.SUCCEEDED
+
+
+def test_a_hard_limit_ends_code_that_does_not_yield_and_the_worker_goes_on(
+    app: Errands, worker: Worker
+) -> None:
+    result = app.tasks["spins"].delay()
+    with pytest.raises(TimeLimitExceeded):
+        result.get(timeout=30)
+    assert app.tasks["add"].delay(1, 2).get(timeout=20) == 3
+    run = app.live.get(result.id)
+    assert run is not None
+    assert (run.state, run.facts["error"]["type"]) == (State.FAILED, "TimeLimitExceeded")
+
+
+def test_what_nothing_can_interrupt_costs_its_worker_and_its_neighbours_run_elsewhere(
+    app: Errands, environment: dict[str, str], tmp_path: Path
+) -> None:
+    effects = Path(environment["SAMPLE_EFFECTS"])
+    first = start(environment, "first")
+    neighbour = app.tasks["waits_for"].delay(str(tmp_path / "go"))
+    until(lambda: f"waits {neighbour.id}" in effects.read_text(), what="the neighbour is at work")
+    result = app.tasks["stuck"].delay()
+    until(lambda: first.process.poll() is not None, what="the worker has ended", seconds=30)
+    second = start(environment, "second")
+    try:
+        with pytest.raises(TimeLimitExceeded):
+            result.get(timeout=20)
+        run = app.live.get(result.id)
+        assert run is not None
+        assert (run.state, run.facts["error"]["type"]) == (State.FAILED, "TimeLimitExceeded")
+        until(
+            lambda: effects.read_text().count(f"waits {neighbour.id}") == 2, what="it is rescued", seconds=60
+        )
+        (tmp_path / "go").touch()
+        assert neighbour.get(timeout=20) == 2
+    finally:
+        second.stop()
+    assert "stuck" in first.log.read_text()
+    assert "cannot be interrupted" in first.log.read_text()
