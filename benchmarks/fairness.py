@@ -74,7 +74,7 @@ def _measure(pool: str, url: str, folder: Path, runs: int, rounds: int) -> dict[
         _until(lambda: depth().held >= slots, "all slots are taken")
         result["busy"] = small()
         pause.pause(app.valkey, app.keys, QUEUE)
-        serve.delay_many([(LARGE,)] * runs)
+        serve.delay_many([(LARGE,)] * runs, chunk=100)
         pause.resume(app.valkey, app.keys, QUEUE)
         _until(lambda: depth().held >= slots, "all slots are taken again")
         result["beside"] = small()

@@ -1,8 +1,8 @@
 """`python -m benchmarks.rules`: what a rule costs, beside the same task without it.
 
 For each row: sends in a second (one by one, and in bulk), calls of the server for each of them, runs that one
-worker of the asyncio pool drains in a second, and calls of the server for each of these. Prints a table, and
-JSON as its last line.
+worker of the asyncio pool drains in a second, calls of the server for each of these, and the worker's
+milliseconds of processor time for each. Prints a table, and JSON as its last line.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
+import psutil
 import typer
 
 from errands import Errands
@@ -52,11 +53,13 @@ def main(
 ) -> None:
     """Measure, print, and say it as JSON."""
     found = {row.name: _apart(row, runs) for row in ROWS if only in row.name}
-    print(f"{'':34}{'sends/s':>10}{'bulk/s':>10}{'calls/send':>12}{'drained/s':>11}{'calls/run':>11}")
+    print(
+        f"{'':34}{'sends/s':>10}{'bulk/s':>10}{'calls/send':>12}{'drained/s':>11}{'calls/run':>11}{'ms/run':>9}"
+    )
     for name, told in found.items():
         print(
             f"{name:34}{told['sends']:>10,.0f}{told['bulk']:>10,.0f}{told['calls']:>12.2f}{told['drained']:>11,.0f}"
-            f"{told['calls_of_runs']:>11.2f}"
+            f"{told['calls_of_runs']:>11.2f}{told['ms_of_runs']:>9.2f}"
         )
     print(json.dumps(found))
 
@@ -89,10 +92,10 @@ def _measure(name: str, runs: int) -> dict[str, float]:
     ids = set(task.delay_many(row.calls(runs)))
     bulk = runs / (time.perf_counter() - began)
     before = _calls(app)
-    seconds, looks = _drain(app, QUEUE)
+    seconds, looks, busy = _drain(app, QUEUE)
     return {
         "sends": sends, "bulk": bulk, "calls": calls, "drained": len(ids) / seconds,
-        "calls_of_runs": (_calls(app) - before - looks) / len(ids),
+        "calls_of_runs": (_calls(app) - before - looks) / len(ids), "ms_of_runs": 1000 * busy / len(ids),
     }  # fmt: skip
 
 
@@ -101,8 +104,9 @@ def _calls(app: Errands) -> int:
     return sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("evalsha", "eval"))
 
 
-def _drain(app: Errands, queue: str) -> tuple[float, int]:
-    """Seconds from the first start to the moment at which nothing waits or is held; calls to find out."""
+def _drain(app: Errands, queue: str) -> tuple[float, int, float]:
+    """Seconds from the first start to the moment at which nothing waits or is held; calls to find out; the
+    worker's seconds of processor time."""
     stream, looks = app.keys.stream(queue, "normal"), 0
 
     def over() -> bool:
@@ -118,11 +122,16 @@ def _drain(app: Errands, queue: str) -> tuple[float, int]:
     worker = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         full = int(app.valkey.xlen(stream))  # type: ignore[arg-type]
-        began = _until(lambda: app.valkey.xlen(stream) != full)
-        return _until(over) - began, looks
+        began, busy = _until(lambda: app.valkey.xlen(stream) != full), _busy(worker)
+        return _until(over) - began, looks, _busy(worker) - busy
     finally:
         worker.terminate()
         worker.wait()
+
+
+def _busy(worker: subprocess.Popen[bytes]) -> float:
+    times = psutil.Process(worker.pid).cpu_times()
+    return float(times.user + times.system)
 
 
 def _until(condition: Callable[[], Any]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.resources import files
 from typing import Any
 
@@ -12,10 +13,11 @@ import redis
 
 from errands.broker import leases, queues
 from errands.broker.client import Clients
-from errands.broker.commit import wait
+from errands.broker.commit import wait, wait_as_it_is
 from errands.broker.keys import Keys
 from errands.broker.limits import Limits
 from errands.broker.runs import LiveRuns, Reply
+from errands.broker.streams.layout import GROUP, place_of, split_tag, tag_of
 from errands.core.events import Event, Kind
 from errands.core.limits import Bound, Declared
 
@@ -30,6 +32,10 @@ _LOOK = "\n".join(
 
 def event(kind: Kind, run_id: str = "r", **facts: Any) -> Event:
     return Event(kind=kind, run_id=run_id, at=100.0, task="t", **facts)
+
+
+def _told(run_id: str) -> str:
+    return event(Kind.LIMITED, run_id, note="waits").to_json().decode()
 
 
 def rate(most: int = 2, cost: int = 1, key: str = "", period: int = MINUTE, name: str = "t") -> list[Any]:
@@ -65,13 +71,27 @@ class Desk:
         self, run_id: str, *rules: list[Any], since: int = 0, level: str = "normal", hop: int = 0,
         attempt: int = 0, **more: Any,
     ) -> Reply:  # fmt: skip
-        told = event(Kind.LIMITED, run_id, note="waits").to_json().decode()
-        said = {"rules": rules, "hop": hop, "attempt": attempt, "since": since, "told": told, **more}
+        said = {"rules": rules, "hop": hop, "attempt": attempt, "since": since, "told": _told(run_id), **more}
         put = self.live.putting(
             None, run_id=run_id, queue=QUEUE, priority={"high": 9, "normal": 5, "low": 1}[level],
             message=f"{run_id}:{hop}".encode(),
         )  # fmt: skip
         return self.live.commit([wait(put, json.dumps(said))])[0]
+
+    def take(self, message: bytes, stream: str) -> str:
+        """Put a message into a stream, and be given it as a worker is: its tag."""
+        entry: Any = self.server.xadd(stream, {"m": message, "d": "1"})
+        with suppress(redis.ResponseError):  # it is there
+            self.server.xgroup_create(stream, GROUP, "0")
+        self.server.xreadgroup(GROUP, "w", {stream: ">"})
+        return tag_of(stream, entry.decode())
+
+    def move(self, tag: str, run_id: str, *rules: list[Any], since: int = 0, hop: int = 0) -> Reply:
+        said = {
+            "rules": rules, "hop": hop, "attempt": 0, "since": since, "told": _told(run_id),
+            "at": split_tag(tag),
+        }  # fmt: skip
+        return self.live.commit([wait_as_it_is(*place_of(self.keys, tag), run_id, json.dumps(said))])[0]
 
     def end(self, run_id: str, kind: Kind = Kind.SUCCEEDED, **options: Any) -> Reply:
         return self.live.record(event(kind, run_id), hop=0, **options)

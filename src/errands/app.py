@@ -165,7 +165,7 @@ class Errands(Sending):
                 retry=options.pop("retry", None),
                 aliases=tuple(options.pop("aliases", ())),
                 unique=options.pop("unique", None),
-                limits=(limits,) if isinstance(limits, Limit) else tuple(limits),
+                limits=tuple(limits) if isinstance(limits, list | tuple) else (limits,),
                 at_most=options.pop("at_most", None),
                 fair_by=options.pop("fair_by", None),
                 deadline=options.pop("deadline", None),
@@ -212,8 +212,8 @@ class Errands(Sending):
         """Have `function` called when a person is erased: for what the application keeps of them itself.
 
         Args:
-            function: gets the person's id and the ids of their runs, erases, and returns how much that was (or
-                None). It may be called again with the same. If it raises, the erasure has failed.
+            function: gets the person's id and the ids of their runs, erases, and returns how much that was
+                (or None). It may be called again with the same. If it raises, the erasure has failed.
         """
         self.erasers.append(function)
         return function
@@ -240,7 +240,9 @@ class Errands(Sending):
     def limits(self) -> Limits:
         """The limits of all tasks: to see them, and to change them while workers run."""
         self.finalize()
-        rules = {task.name: task.rules.of_rates_and_slots for task in self.tasks.values() if isinstance(task, Task)}
+        rules = {
+            task.name: task.rules.of_rates_and_slots for task in self.tasks.values() if isinstance(task, Task)
+        }
         inline = self._inline_runs.limits.changed if self.settings.inline else None
         return Limits(self.clients, self.keys, declared(rules), inline)
 

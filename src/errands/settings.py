@@ -176,8 +176,8 @@ class Settings(BaseSettings):
             raise ValueError("ERRANDS_SOFT_TIME_LIMIT must not be longer than ERRANDS_TIME_LIMIT")
         if self.signing_keys.get_secret_value() and self.result_expires < _SHORTEST_MEMORY:
             raise ValueError(
-                "with ERRANDS_SIGNING_KEYS, ERRANDS_RESULT_EXPIRES must be 3600 seconds or more: what tells an "
-                "old message from a new one is that ended runs are remembered"
+                "with ERRANDS_SIGNING_KEYS, ERRANDS_RESULT_EXPIRES must be 3600 seconds or more: what tells "
+                "an old message from a new one is that ended runs are remembered"
             )
         if self.firebase_enabled and not self.firebase_functions_url:
             raise ValueError("FIREBASE_ENABLED needs FIREBASE_FUNCTIONS_URL")

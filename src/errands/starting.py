@@ -84,7 +84,9 @@ def declare(app: Errands) -> None:
             app._tasks[alias] = task
         if task.rules.queue is not None:
             wanted[task.rules.queue] = task.name
-    declared({task.name: task.rules.of_rates_and_slots for task in app._tasks.values() if isinstance(task, Task)})
+    declared(
+        {task.name: task.rules.of_rates_and_slots for task in app._tasks.values() if isinstance(task, Task)}
+    )
     if app.declared_queues:
         for queue, task_name in wanted.items():
             if queue not in names:

@@ -18,7 +18,7 @@ from errands.core.fairness import check_fair_by
 from errands.core.limits import check_all
 from errands.core.task import Rules
 from errands.store.sessions import is_session
-from errands.worker import execution, settling
+from errands.worker import admission, execution, settling
 from errands.worker.celery_stacks import share_stack
 
 if TYPE_CHECKING:
@@ -49,6 +49,15 @@ class Task(celery.Task, Generic[P, R]):
 
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
+    @property
+    def __trace__(self) -> Any:
+        """What Celery runs for each message of this task; it makes it when a worker starts."""
+        return self.__dict__.get("__trace__")
+
+    @__trace__.setter
+    def __trace__(self, tracer: Any) -> None:
+        self.__dict__["__trace__"] = admission.quiet(tracer) if tracer and self.rules.of_starts else tracer
+
     @classmethod
     def on_bound(cls, app: Any) -> None:
         """Celery calls this when the task joins an app, however it was declared: put our steps around it."""
@@ -67,7 +76,8 @@ class Task(celery.Task, Generic[P, R]):
         soft, hard = (cls.__dict__.get(name) for name in ("soft_time_limit", "time_limit"))
         if soft and hard and soft > hard:
             raise ConfigurationError(
-                f"task {cls.name!r}: soft_time_limit={soft} is longer than time_limit={hard}; the soft limit comes first"
+                f"task {cls.name!r}: soft_time_limit={soft} is longer than time_limit={hard}; "
+                "the soft limit comes first"
             )
 
     @cached_property

@@ -232,3 +232,66 @@ def test_the_stream_is_trimmed_only_behind_the_reader_and_the_time_kept(
     assert stream.trim(stream.last_id(), keep_seconds=600) == 0
     assert stream.trim("0-0", keep_seconds=-1) == 0
     assert stream.trim(stream.last_id(), keep_seconds=-1) > 0
+
+
+def told(
+    log: RunLog, kind: Kind = Kind.PROGRESS, *, hop: int = 0, attempt: int = 1, **options: Any
+) -> Verdict:
+    """What an attempt hears when it tells something on its way."""
+    heard: list[Verdict] = []
+    facts = {"checkpoint": {"": {"key": 7, "count": 7}}} if kind is Kind.CHECKPOINT else {}
+    log.tell(
+        event(kind, **facts), hop=hop, attempt=attempt, heard=lambda r: heard.append(r.verdict), **options
+    )
+    (verdict,) = heard
+    assert verdict is log.check("r", hop=hop, attempt=attempt).verdict
+    return verdict
+
+
+def test_an_attempt_is_heard_while_the_run_is_its_own(log: RunLog) -> None:
+    log.record(event(Kind.STARTED), hop=0)
+    assert told(log) is Verdict.OK
+    log.record(event(Kind.RETRYING, attempt=1), hop=0)
+    log.record(event(Kind.STARTED), hop=1)
+    assert told(log) is Verdict.STALE
+    assert told(log, hop=1, attempt=2) is Verdict.OK
+    log.record(event(Kind.REVOKED))
+    assert told(log, hop=1, attempt=2) is Verdict.REFUSED
+
+
+def test_a_run_that_nobody_remembers_may_go_on(log: RunLog) -> None:
+    assert log.check("forgotten", hop=0, attempt=3).verdict is Verdict.OK
+
+
+def test_checkpoints_outlive_attempts_and_are_the_newest_attempts_own(log: RunLog) -> None:
+    log.record(event(Kind.STARTED), hop=0)
+    assert log.checkpoint("r") is None
+    assert told(log, Kind.CHECKPOINT, wait=True) is Verdict.OK
+    log.record(event(Kind.FAILED, attempt=1), hop=0)
+    log.record(event(Kind.REOPENED, attempt=1), hop=1)
+    log.record(event(Kind.STARTED), hop=1)
+    assert log.checkpoint("r") == {"": {"key": 7, "count": 7}}
+    run = log.get("r")
+    assert run is not None
+    assert run.facts["checkpoint"] == {"": {"key": 7, "count": 7}}
+    log.record(event(Kind.SUCCEEDED, attempt=2), hop=1)
+    log.record(event(Kind.REOPENED, attempt=2), hop=2)
+    assert log.checkpoint("r") is None
+
+
+def test_a_late_attempt_moves_no_checkpoint(log: RunLog) -> None:
+    log.record(event(Kind.STARTED), hop=0)
+    log.record(event(Kind.RETRYING, attempt=1), hop=0)
+    log.record(event(Kind.STARTED), hop=1)
+    assert told(log, Kind.CHECKPOINT) is Verdict.STALE
+    assert log.checkpoint("r") is None
+
+
+def test_what_is_quiet_is_kept_and_not_in_the_stream(valkey_url: str, key_prefix: str) -> None:
+    clients, keys = Clients(valkey_url), Keys(key_prefix)
+    live = LiveRuns(clients, keys)
+    live.record(event(Kind.STARTED), hop=0)
+    before = clients.sync.xlen(keys.events)
+    assert told(live, Kind.CHECKPOINT, quiet=True) is Verdict.OK
+    assert live.checkpoint("r") is not None
+    assert clients.sync.xlen(keys.events) == before

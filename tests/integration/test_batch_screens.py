@@ -117,6 +117,19 @@ def test_revoking_it_takes_out_what_waits(app: Errands, client: TestClient) -> N
     assert client.post(f"/api/tasks/{batch.id}/retry", headers=ROOT).status_code == 409
 
 
+def test_a_member_that_is_retried_by_hand_stays_below_its_batch(app: Errands, client: TestClient) -> None:
+    batch, ids = sent(app, 2)
+    end(app, ids[0], Kind.FAILED)
+    record(app)
+    assert client.post(f"/api/tasks/{ids[0]}/retry", headers=ROOT).status_code == 202
+    assert (batch.status().pending, batch.status().failed) == (2, 0)
+    with start_worker(app, pool="solo", perform_ping_check=False):
+        until(lambda: batch.status().done == 2)
+    record(app)
+    found = get(client, ids[0], ROOT)
+    assert (found["parent_id"], found["root_id"]) == (batch.id, batch.id)
+
+
 async def test_who_watches_sees_it_grow_and_end(app: Errands) -> None:
     batch, ids = sent(app, 3)
     watch = await Live(app).watch(Person("ann"), batch.id)

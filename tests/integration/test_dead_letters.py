@@ -87,12 +87,16 @@ def test_a_run_that_has_one_try_has_simply_failed(rig: Rig) -> None:
 
 def test_a_retry_by_hand_counts_as_a_replay_and_a_success_is_not_undone(rig: Rig) -> None:
     run_id, *_ = bury(rig, 1)
-    letter = rig.letter_of(run_id)
     with rig.working():
         assert rig.post(f"/api/tasks/{run_id}/retry").status_code == 202
         rig.ends(run_id, State.SUCCEEDED)
-        assert rig.letter_of(run_id)["replayed_at"] is not None
-        answer = rig.post(f"/api/dead-letters/{letter['id']}/replay")
+    letter = rig.letter_of(run_id)
+    assert letter["replayed_at"] is not None
+    message = {"task": "plain", "args": ["told late"], "kwargs": {}}
+    late = Event(kind=Kind.DEAD_LETTER, run_id=run_id, at=1_700_000_100.0, task="plain", message=message)
+    rig.app.live.record(late)
+    (second,) = rig.letters(replayed=False)
+    answer = rig.post(f"/api/dead-letters/{second['id']}/replay")
     assert (answer.status_code, "has succeeded since" in answer.json()["detail"]) == (409, True)
 
 

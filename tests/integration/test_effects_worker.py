@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from errands import Database, EffectUnknown, Run, State
+from errands import Database, EffectUnknown, Event, Kind, Run, State
+from errands.beat.pruner import Pruner
+from errands.core import clock
+from errands.core.clock import FakeClock
 from errands.core.effects import Standing
 from errands.core.errors import EffectBusy
 from errands.ops.access import ADMIN, Person
 from errands.ops.actions import Actions
 from errands.ops.effects import EffectOps
 from errands.ops.views import Ops
-from errands.store.effects import SqlEffects
+from errands.store.effects import SqlEffects, read_checkpoint
+from errands.store.ledger_event import LedgerEvent
+from errands.store.writes import apply_events
 from work_rig import POOLS, Work, working
 
 ROOT = Person("root", frozenset({ADMIN}))
@@ -129,3 +135,38 @@ async def test_kept_released_and_unknown(database: Database) -> None:
 
 async def _receipt() -> dict[str, int]:
     return {"number": 1}
+
+
+def test_effects_are_kept_as_long_as_their_runs(database: Database) -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    with clock.use(FakeClock(start)) as now:
+        assert isinstance(now, FakeClock)
+        store = SqlEffects(lambda: database)
+        for run_id in ("ended", "at-work", "forgotten"):
+            Run(run_id, "pay", effects=lambda: store).once("charge", lambda: 1)
+        told = [
+            (run_id, kind)
+            for run_id in ("ended", "at-work")
+            for kind in (Kind.STARTED, Kind.CHECKPOINT, Kind.SUCCEEDED)
+            if run_id == "ended" or kind is not Kind.SUCCEEDED
+        ]
+        entries = [
+            (
+                f"{number}-1",
+                LedgerEvent.of(
+                    Event(kind=kind, run_id=run_id, at=now.timestamp(), checkpoint={"": {"key": 1}})
+                ),
+            )
+            for number, (run_id, kind) in enumerate(told, start=1)
+        ]
+        with database.writing() as connection:
+            apply_events(connection, entries)
+        Pruner(database).step()
+        assert all(store.get(run_id, "charge") for run_id in ("ended", "at-work", "forgotten"))
+        now.advance(timedelta(days=31))
+        Pruner(database).step()
+    kept = [store.get(run_id, "charge") is not None for run_id in ("ended", "at-work", "forgotten")]
+    assert kept == [False, True, False]
+    with database.reading() as connection:
+        assert read_checkpoint(connection, "ended") is None
+        assert read_checkpoint(connection, "at-work") == {"": {"key": 1}}

@@ -179,6 +179,18 @@ def test_workers_that_were_told_of_a_revocation_forget_it(app: Errands, client: 
         until(lambda: state(client, run_id) == "succeeded")
 
 
+def test_a_run_that_expired_starts_when_it_is_retried(app: Errands, client: TestClient) -> None:
+    """Celery's worker takes what expired for revoked from then on. It goes to the queue of the call."""
+    other = "unread"
+    run_id = app.tasks["add"].apply_async((1, 2), queue=other, expires=0.001).id
+    with working(app):
+        until(lambda: state(client, run_id) == "expired")
+        assert post(client, run_id, "retry").status_code == 202
+        until(lambda: state(client, run_id) == "succeeded")
+    record(app)
+    assert client.get(f"/api/tasks/{run_id}", headers=ROOT).json()["queue"] == other
+
+
 def test_arguments_that_fit_no_more_are_refused(app: Errands, client: TestClient) -> None:
     with working(app):
         run_id = app.tasks["sign_in"].apply_async(kwargs={"token": "sesame"}).id

@@ -8,6 +8,7 @@ import pytest
 
 from errands.broker import queues
 from errands.broker.runs import Verdict
+from errands.broker.streams.layout import GROUP, tag_of
 from errands.core.events import Kind
 from errands.core.states import State
 from limits_desk import MINUTE, QUEUE, Desk, desk, event, rate, slots, url
@@ -81,6 +82,58 @@ def test_a_message_that_is_let_wait_twice_waits_once(desk: Desk) -> None:
     assert desk.left() == []
 
 
+@pytest.mark.parametrize("front", [False, True])
+def test_a_message_is_moved_as_it_is_from_where_the_worker_took_it(desk: Desk, front: bool) -> None:
+    message = b'{"any": "bytes\\u0000", "sig": "of these"}'
+    stream = desk.keys.front(QUEUE, "high") if front else desk.keys.stream(QUEUE, "high")
+    desk.queued("a")
+    desk.start("x", rate(1))
+    tag = desk.take(message, stream)
+    assert desk.move(tag, "a", rate(1)).verdict is Verdict.OK
+    assert (desk.server.xlen(stream), desk.server.xpending(stream, GROUP)["pending"]) == (0, 0)  # type: ignore[call-overload,index]
+    assert desk.depth().limited == 1
+    desk.pass_time(MINUTE)
+    desk.look()
+    [(_, fields)] = desk.server.xrange(desk.keys.front(QUEUE, "high"))  # type: ignore[misc]
+    assert fields == {b"m": message}
+    desk.start("a", rate(1))
+    desk.end("a")
+    assert desk.left() == []
+
+
+def test_a_message_that_is_moved_twice_waits_once(desk: Desk) -> None:
+    """The reply to the first time was lost."""
+    desk.queued("a")
+    desk.start("x", rate(1))
+    tag = desk.take(b"a:0", desk.keys.stream(QUEUE, "normal"))
+    for _ in range(2):
+        assert desk.move(tag, "a", rate(1)).verdict is Verdict.OK
+    assert desk.depth().limited == 1
+    desk.pass_time(MINUTE)
+    desk.look()
+    assert desk.sent() == ["a"]
+
+
+def test_a_message_that_lies_elsewhere_is_not_moved(desk: Desk) -> None:
+    """The broker is another server than the one that keeps the limits."""
+    desk.queued("a")
+    desk.start("x", rate(1))
+    tag = tag_of(desk.keys.stream(QUEUE, "normal"), "1-1")
+    assert desk.move(tag, "a", rate(1)).verdict is Verdict.MISSING
+    assert desk.depth().limited == 0
+    desk.wait("a", rate(1))  # so it is sent there
+    assert desk.depth().limited == 1
+    assert desk.move(tag, "a", rate(1), hop=1).verdict is Verdict.MISSING  # what waits is an older one
+
+
+def test_a_message_that_is_void_is_not_moved(desk: Desk) -> None:
+    desk.queued("a")
+    desk.live.record(event(Kind.REVOKED, "a"))
+    tag = desk.take(b"a:0", desk.keys.stream(QUEUE, "normal"))
+    assert desk.move(tag, "a", rate(1)).verdict is Verdict.REFUSED
+    assert (desk.depth().limited, desk.depth().held) == (0, 1)  # the worker acknowledges it
+
+
 def test_an_older_message_does_not_take_the_place_of_a_newer_one(desk: Desk) -> None:
     desk.queued("a")
     desk.start("x", rate(1))
@@ -150,6 +203,20 @@ def test_a_share_of_a_run_that_is_refused_is_free_at_once(desk: Desk) -> None:
     desk.pass_time(MINUTE)
     desk.look()
     desk.live.record(event(Kind.REVOKED, "a"))
+    assert desk.start("a", rate(1)).verdict is Verdict.REFUSED
+    desk.look()
+    assert desk.sent() == ["a", "b"]
+
+
+def test_a_share_of_a_member_of_a_revoked_batch_is_free_at_once(desk: Desk) -> None:
+    desk.queued("a", "b")
+    desk.server.hset(f"{desk.keys.prefix}run:a", "batch", "letters")
+    desk.server.hset(f"{desk.keys.prefix}batch:letters", mapping={"state": "revoked", "total": 1})
+    desk.start("x", rate(1))
+    desk.wait("a", rate(1), since=1)
+    desk.wait("b", rate(1), since=2)
+    desk.pass_time(MINUTE)
+    desk.look()
     assert desk.start("a", rate(1)).verdict is Verdict.REFUSED
     desk.look()
     assert desk.sent() == ["a", "b"]

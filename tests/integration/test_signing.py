@@ -230,6 +230,16 @@ def test_a_forged_entry_that_is_no_message_ends_nobodys_run(rig: Rig) -> None:
     assert live.state is State.SCHEDULED
 
 
+@pytest.mark.parametrize("where", ["headers", "body"])
+def test_what_is_nested_without_end_takes_no_worker_down(rig: Rig, where: str) -> None:
+    deep = "[" * 100_000 + "]" * 100_000
+    message = {"body": json.dumps([["x"], {}, {}]), "headers": {"id": f"deep-{where}", "task": "noted"}}
+    message |= {"properties": {"delivery_info": {}}, "content-type": "application/json"}
+    raw = json.dumps(message | {"content-encoding": "utf-8"})
+    rig.push(raw.replace('"x"' if where == "body" else '"noted"', deep).encode())
+    rig.succeeds(rig.app.tasks["noted"].delay(f"after-{where}").id)
+
+
 def test_an_unknown_task_that_nobody_signed_is_not_put_off(rig: Rig) -> None:
     raw = rig.captured(lambda: rig.app.tasks["noted"].delay("known"))
     rig.push(forged(raw, task="unheard-of"))

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from errands import ConfigurationError, Errands, InvalidArguments, Retry, Settings, Snooze, State
+from errands import ConfigurationError, Errands, InvalidArguments, Retry, Settings, Snooze, State, Unique
 from errands.core import clock
 from errands.core.clock import FakeClock
 from errands.core.errors import DeadlinePassed
@@ -87,6 +87,10 @@ def test_a_call_has_the_last_word(app: Errands) -> None:
     assert third["expires"] == "1970-01-01T00:16:43+00:00"
 
 
+def nothing() -> None:
+    """A task's function."""
+
+
 @pytest.mark.parametrize("wrong", [0, -1, True, "soon"])
 def test_no_time_at_all_is_refused(app: Errands, wrong: object) -> None:
     @app.task(name="any")
@@ -94,8 +98,17 @@ def test_no_time_at_all_is_refused(app: Errands, wrong: object) -> None:
 
     with capture(app), pytest.raises(InvalidArguments, match="any: deadline="):
         any_task.apply_async(deadline=wrong)
-    with pytest.raises(ConfigurationError, match="deadline"):
-        app.task(name="none", deadline=-1, retry=Retry())(lambda: None)
+    with pytest.raises(ConfigurationError, match="task 'none': deadline="):
+        app.task(name="none", deadline=wrong, retry=Retry())(nothing)
+        app.finalize()
+        app.tasks["none"].arguments  # noqa: B018 - Celery may put the making of a task off
+
+
+def test_a_deadline_before_the_start_is_refused(app: Errands) -> None:
+    with pytest.raises(ConfigurationError, match="task 'late': deadline=5 is over before unique's wait=5 is"):
+        app.task(name="late", deadline=5, unique=Unique(on_conflict="debounce", wait=5))(nothing)
+        app.finalize()
+        app.tasks["late"].arguments  # noqa: B018 - Celery may put the making of a task off
 
 
 def test_a_soft_limit_beyond_the_hard_one_is_refused(app: Errands) -> None:

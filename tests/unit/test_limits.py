@@ -80,6 +80,8 @@ def refused(app: Errands, **rules: Any) -> str:
         ({"limit": Limit("5/m", name="a b")}, "name="),
         ({"limit": [Limit("5/m"), Limit("100/d")]}, "two of its limits have the name"),
         ({"limit": ["5/m"]}, "Limit("),
+        ({"limit": "5/m"}, "'5/m': use limit=Limit("),
+        ({"limit": 5}, "5: use limit=Limit("),
         ({"at_most": Concurrency(0)}, "limit of zero"),
         ({"at_most": Concurrency("5/m")}, "is a rate"),  # type: ignore[arg-type]
         ({"at_most": Concurrency(2, by="course")}, "by='course' names no argument"),
@@ -194,6 +196,25 @@ def test_without_a_fake_clock_nobody_waits_in_inline_mode(app: Errands) -> None:
 
     with inline(app):
         assert [once.delay().get() for _ in range(3)] == [1, 1, 1]
+
+
+def test_a_run_that_waits_past_its_deadline_expires_inline(
+    app: Errands, runs: InlineRuns, errands_clock: FakeClock
+) -> None:
+    """A worker would get it after its deadline, and not start it."""
+    starts = []
+
+    @app.task(name="code", limit=Limit("1/m"), deadline=30)
+    def code(n: int) -> None:
+        starts.append(n)
+
+    with app.batch("codes") as batch:
+        ids = [code.delay(n).id for n in range(2)]
+    assert starts == [0]
+    assert [run.state for run in map(runs.get, ids) if run] == [State.SUCCEEDED, State.EXPIRED]
+    assert (batch.status().done, batch.status().failed) == (2, 1)
+    code.delay(2)  # the one that expired has not counted
+    assert starts == [0, 2]
 
 
 def test_slots_are_given_back_inline(app: Errands, runs: InlineRuns) -> None:

@@ -121,7 +121,22 @@ def test_a_key_of_the_same_name_is_not_the_same_key() -> None:
         check(signed(), by=Keyring.new_key("k1"))
 
 
-@pytest.mark.parametrize("text", ["", "k1", "k1:1", "k1:now:abc", "::", "k1:1:é", 7, ["k1", "1", "x"], {}])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "k1",
+        "k1:1",
+        "k1:now:abc",
+        "::",
+        "k1:1:é",
+        "k1:1:\ud800",
+        "k1:" + "9" * 5000 + ":x",
+        7,
+        ["k1", "1", "x"],
+        {},
+    ],
+)
 def test_what_is_no_signature_is_refused(text: Any) -> None:
     with pytest.raises(UntrustedMessage):
         check({**HEADERS, "errands": {"sig": text}})
@@ -225,6 +240,20 @@ def test_clocks_may_differ_by_hours() -> None:
         ahead = Sent(signed())
         time.advance(-5 * HOUR)
         trust()(ahead)
+
+
+@pytest.mark.parametrize("body", ["\ud800", 7.5, object()])
+def test_a_body_that_nobody_could_have_signed_is_refused(body: Any) -> None:
+    with pytest.raises(UntrustedMessage):
+        trust()(Sent(signed(), body=body))
+
+
+def test_headers_that_go_on_for_ever_are_refused() -> None:
+    deep: Any = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(UntrustedMessage):
+        trust()(Sent({**signed(), "deep": deep}))
 
 
 def test_bytes_and_text_are_the_same_body() -> None:

@@ -10,6 +10,7 @@ import structlog
 from sqlalchemy import Connection
 
 from errands.store import retention
+from errands.store.effects import prune_effects
 from errands.store.engine import Database
 
 _log = structlog.get_logger(__name__)
@@ -45,6 +46,7 @@ class Pruner:
         """Delete all that is old. Returns how many runs, dead letters and audit rows."""
         kinds: dict[str, Callable[[Connection], int]] = {
             "runs": partial(retention.prune_runs, older_than=self._run_days, limit=self._chunk),
+            "effects": partial(prune_effects, older_than=self._run_days, limit=self._chunk),
             "dead letters": partial(
                 retention.prune_dead_letters, older_than=self._dead_letter_days, limit=self._chunk
             ),

@@ -59,6 +59,7 @@ class Verdict(StrEnum):
     LIMITED = "limited"
     OVERLAP = "overlap"  # of a schedule's run: the one before is still open
     FENCED = "fenced"  # another beat leads
+    MISSING = "missing"  # a message is not where it was said to be
     POISON = "poison"
 
 
@@ -104,7 +105,7 @@ def put(
         queue, lane: where it waits (see `core/fairness.py`).
         message: the message as it is delivered.
         member: the name that a message due later is found by: the run's id.
-        due_ms: when it is due: 0 at once, above it ms since 1970, below it ms from now, by the server's clock.
+        due_ms: when it is due: 0 at once, above it ms since 1970, below it ms from now. The server's clock.
         told: the operation that tells of it (`record` of a "queued" event), or None.
         new: do nothing, and say `KNOWN`, if a run of this id was accepted before.
         rules: what the run's rules ask of its acceptance, as JSON (see `sending/rules.py`); "" nothing.
@@ -153,6 +154,14 @@ def wait(sent: Operation, waits: str) -> Operation:
     """
     _, queue, lane, message, _, run_id, *_ = sent
     return ["wait", queue, lane, message, run_id, waits]
+
+
+def wait_as_it_is(queue: str, level: str, run_id: str, waits: str) -> Operation:
+    """`wait` for a message that the server has: it lies in the entry `at` of `waits`, and is moved as it is.
+
+    Replies `MISSING` where it is not there, and the run does not wait yet.
+    """
+    return ["wait", queue, level, "", run_id, waits]
 
 
 def store(result: Result, unless: str = "") -> Operation:
@@ -311,6 +320,17 @@ def _script() -> str:
     )
     parts = [
         lua.joinpath(f"{name}.lua").read_text()
-        for name in ("schedule", "unique", "fair", "put", "keep", "limits", "waiting", "batch", "record", "commit")
+        for name in (
+            "schedule",
+            "unique",
+            "fair",
+            "put",
+            "keep",
+            "limits",
+            "waiting",
+            "batch",
+            "record",
+            "commit",
+        )
     ]
     return "\n".join([f"local MOVES = {{{table}}}", *parts])

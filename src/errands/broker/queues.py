@@ -47,7 +47,7 @@ def depths(client: Client, keys: Keys, names: list[str]) -> dict[str, QueueDepth
 
 
 def purge(client: Client, keys: Keys, queue: str) -> int:
-    """Throw away what no worker was given yet, what is delayed or waits for a limit. Returns how many messages that were."""
+    """Throw away what no worker was given yet, what is delayed or waits for a limit. Returns how many."""
     total = 0
     while gone := int(PURGE.run(client, keys.prefix, queue, _PURGE_AT_ONCE)):
         total += gone
@@ -55,5 +55,5 @@ def purge(client: Client, keys: Keys, queue: str) -> int:
 
 
 def remove_delayed(client: Client, keys: Keys, queue: str, run_id: str) -> int:
-    """Take a run's message out of the queue that is delayed or waits for a limit. One round trip. Returns how many there were."""
+    """Take a run's message out of the queue, delayed or waiting for a limit. One round trip. Returns how many."""
     return int(REMOVE_DELAYED.run(client, keys.prefix, queue, run_id))

@@ -91,9 +91,15 @@ class Backend(RedisBackend):
         live = getattr(self.app, "live", None)
         if not isinstance(live, LiveRuns):
             return None
-        return (
-            live if not same_server or self.app.settings.result_url == self.app.settings.valkey_url else None
-        )
+        return live if not same_server or self._where_events_are else None
+
+    @cached_property
+    def _where_events_are(self) -> bool:
+        return bool(self.app.settings.result_url == self.app.settings.valkey_url)
+
+    @cached_property
+    def _zone(self) -> Any:
+        return self.app.timezone
 
     @cached_property
     def _extended(self) -> bool:
@@ -106,7 +112,7 @@ class Backend(RedisBackend):
             "result": result,
             "traceback": None,
             "children": self.current_task_children(request) if request.children else [],
-            "date_done": datetime.now(self.app.timezone).isoformat(),
+            "date_done": datetime.now(self._zone).isoformat(),
         }
         if request.group:
             meta["group_id"] = request.group

@@ -46,8 +46,8 @@ __all__ = ["LiveRun", "LiveRuns", "Operation", "Reply", "Result", "Verdict", "fa
 
 # What the live state keeps of an event, beside the state.
 _KEPT = (
-    "task", "queue", "owner", "subject", "parent_id", "root_id", "args", "kwargs", "options", "eta", "max_attempts",
-    "worker", "pid", "result", "error", "progress", "note", "checkpoint",
+    "task", "queue", "owner", "subject", "parent_id", "root_id", "args", "kwargs", "options", "eta",
+    "max_attempts", "worker", "pid", "result", "error", "progress", "note", "checkpoint",
 )  # fmt: skip
 _OF_ONE_ATTEMPT = ("eta", "error", "note", "progress", "result", "finished_at")
 _TIME_OF = {Kind.QUEUED: "queued_at", Kind.STARTED: "started_at"}
@@ -277,6 +277,9 @@ class LiveRuns:
         return self._ask(check(run_id, hop=hop, attempt=attempt))
 
     def _ask(self, operation: Operation) -> Reply:
+        batch = self._batch
+        if batch is not None and in_green():  # the way of nearly all that is said in an asyncio worker
+            return wait(batch.submit(operation))
         patience = _WORKERS_PATIENCE if leases.holder() else _CALLERS_PATIENCE
         return self.commit([operation], patience=patience)[0]
 
@@ -286,8 +289,8 @@ class LiveRuns:
         Args:
             run_id: the run.
             asked: what the task's rule says of it.
-            patience: seconds to go on trying while the server is away; 0 for a glance, where one can do without
-                an answer. By default as for anything else.
+            patience: seconds to go on trying while the server is away; 0 for a glance, where one can do
+                without an answer. By default as for anything else.
 
         Returns:
             `OK`, or `DUPLICATE` and the run that stands for it.

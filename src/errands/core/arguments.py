@@ -140,12 +140,12 @@ class Arguments:
         return None if found is None else str(found)[:255]
 
     def compared(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """A prepared call by parameter names, defaults included and secrets left out: what tells it from others."""
+        """A prepared call by parameter names, with defaults, without secrets: what tells it from others."""
         values = {**self._defaults, **self.named(args, {n: v for n, v in kwargs.items() if n != FIELD})}
         return {name: value for name, value in values.items() if name not in self.secrets}
 
     def value(self, path: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """What a call, checked or not, has at a dotted path, or else the default; None where there is nothing."""
+        """What a call, checked or not, has at a dotted path, or else the default; None for nothing."""
         name, *more = path.split(".")
         if name in kwargs:
             found = kwargs[name]

@@ -119,7 +119,7 @@ class Signer:
             mac = self._mac(key_id, int(at), {**headers, MARKS: mine}, body, content_type, encoding)
         except _UNUSUAL as exc:
             raise UntrustedMessage("its headers are none that we could have signed") from exc
-        if not hmac.compare_digest(mac.encode(), given.encode()):
+        if not hmac.compare_digest(mac.encode(), given.encode(errors="replace")):
             raise UntrustedMessage("it was changed after it was signed, or somebody else has signed it")
         return signed
 

@@ -34,7 +34,9 @@ def priority_of(priority: int | str | None) -> int | None:
     if not isinstance(priority, str):
         return priority
     if priority not in _NUMBERS:
-        raise ValueError(f"priority={priority!r}: use {', '.join(map(repr, LEVELS))} or Celery's numbers, 0 to 9")
+        raise ValueError(
+            f"priority={priority!r}: use {', '.join(map(repr, LEVELS))} or Celery's numbers, 0 to 9"
+        )
     return _NUMBERS[priority]
 
 
@@ -87,8 +89,6 @@ class Rules:
     def __post_init__(self) -> None:
         if self.priority is not None and not (isinstance(self.priority, int) and 0 <= self.priority <= 9):
             raise ConfigurationError(f"priority {self.priority!r}: use 0 to 9, or {', '.join(LEVELS)}")
-        if self.deadline is not None and not self.deadline > 0:
-            raise ConfigurationError(f"deadline={self.deadline!r}: use the seconds that a run has, more than 0")
         if self.retry is not None and not isinstance(self.retry, Retry):
             raise ConfigurationError(f"retry={self.retry!r}: use Retry(times, first=seconds, most=seconds)")
 
@@ -110,6 +110,19 @@ class Rules:
         check_all(task, self.of_rates_and_slots, parameters, secrets)
         if self.fair_by is not None:
             check_fair_by(task, self.fair_by, parameters, secrets)
+        if self.deadline is not None:
+            self._check_deadline(task, self.deadline)
+
+    def _check_deadline(self, task: str, deadline: object) -> None:
+        if isinstance(deadline, bool) or not isinstance(deadline, int | float) or not deadline > 0:
+            raise ConfigurationError(
+                f"task {task!r}: deadline={deadline!r}: use the seconds that a run has, more than 0"
+            )
+        wait = self.unique.wait if self.unique is not None else None
+        if wait is not None and wait >= deadline:
+            raise ConfigurationError(
+                f"task {task!r}: deadline={deadline!r} is over before unique's wait={wait!r} is"
+            )
 
     @property
     def of_calls(self) -> bool:

@@ -45,9 +45,9 @@ class Actions:
         """Let the run not start, or, where it has started, not start again.
 
         Workers ask before they start a run, so this holds for messages in any queue and in any worker's
-        memory. An attempt that is under way ends at its next `run.progress`, `run.check` or row of `run.resume`;
-        one that uses none of them works on to its end, and what it brings is not recorded. `terminate` ends it
-        at once.
+        memory. An attempt that is under way ends at its next `run.progress`, `run.check` or row of
+        `run.resume`; one that uses none of them works on to its end, and what it brings is not recorded.
+        `terminate` ends it at once.
 
         Args:
             person: who does it.
@@ -171,7 +171,7 @@ class Actions:
     def _send_again(self, run: RunView, message: Message, hop: int) -> dict[str, Any]:
         args, kwargs = message
         task = self._app.tasks.get(run.task)
-        if run.state is State.REVOKED:
+        if run.state in {State.REVOKED, State.EXPIRED}:  # Celery's worker notes both as revoked
             self._let_workers_forget(run.id)
         self._forget_result(run.id)
         # Without "hop" the sending would take the run for one that is known already, and drop it.
@@ -180,14 +180,20 @@ class Actions:
         if run.owner is not None:
             envelope["owner"] = run.owner
         headers = {"errands": envelope}
+        family = {"parent_id": run.parent_id, "root_id": run.root_id}
         try:
             with self._app.acting_as(run.owner), probes.broker_errors():
                 if task is not None:
                     priority = run.priority if run.priority != "normal" else None  # None: as the task says
-                    task.apply_async(args, kwargs, task_id=run.id, headers=headers, priority=priority)
+                    # Where the call named a queue: there again, while the app has it.
+                    there = {"queue": run.queue} if run.queue in self._app.queue_names else {}
+                    task.apply_async(
+                        args, kwargs, task_id=run.id, headers=headers, priority=priority, **family, **there
+                    )
                 else:
+                    options = {"queue": run.queue, **family}
                     self._app.send_task(
-                        str(run.task), args, kwargs, task_id=run.id, headers=headers, queue=run.queue
+                        str(run.task), args, kwargs, task_id=run.id, headers=headers, **options
                     )
         except BrokerUnavailable as exc:
             self._record_unsent(run, exc)
@@ -199,7 +205,7 @@ class Actions:
             reply = self._app.live.record(event, hop=hop, rules=rules)
         if reply.verdict is Verdict.DUPLICATE:
             raise ActionRefused(
-                f"another run does the same work by now: {reply.about}. Wait until it has ended, or revoke it first"
+                f"another run does the same work by now: {reply.about}. Wait until it has ended, or revoke it"
             )
         if reply.verdict is not Verdict.OK:
             raise ActionRefused("the run has just moved on; look again")

@@ -127,6 +127,8 @@ class DeadLetters(Actions):
     def _replay(
         self, person: Person, letter: DeadLetterRow, reason: str | None, trust: bool
     ) -> dict[str, Any]:
+        if letter.replayed_at is not None:
+            raise ActionRefused("this dead letter was sent again already")
         kept = letter.message or {}
         message = _message_in(kept)
         if message is None or not letter.run_id or not letter.task:

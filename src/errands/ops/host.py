@@ -23,9 +23,7 @@ from errands.store.engine import Database
 class RunLog(Protocol):
     """Live states: Valkey's, or those of this process in inline mode."""
 
-    def record(
-        self, event: Event, *, hop: int = -1, redelivered: bool = False, rules: str = ""
-    ) -> Reply: ...
+    def record(self, event: Event, *, hop: int = -1, redelivered: bool = False, rules: str = "") -> Reply: ...
 
     def get(self, run_id: str) -> LiveRun | None: ...
 

@@ -144,8 +144,10 @@ class Watch:
 
     @property
     def _seconds(self) -> float:
-        """How long to wait for an event. A batch tells few of its steps: when it is quiet, it is looked at."""
-        return min(self._live.ping_seconds, _LOOK_SECONDS) if is_batch(self._view) else self._live.ping_seconds
+        """How long to wait for an event. A batch tells few of its steps: when quiet, it is looked at."""
+        return (
+            min(self._live.ping_seconds, _LOOK_SECONDS) if is_batch(self._view) else self._live.ping_seconds
+        )
 
     async def __aiter__(self) -> AsyncIterator[Message]:
         over = self._view.state.final
@@ -167,7 +169,9 @@ class Watch:
                 view = await self._live.look(self._view.id)
                 if view is not None and is_batch(view) and view.progress != self._view.progress:
                     self._view = view
-                    yield Message("progress", {"task_id": view.id} | mask(view.progress or {}), self._position)
+                    yield Message(
+                        "progress", {"task_id": view.id} | mask(view.progress or {}), self._position
+                    )
                 if view is not None and view.state.final:  # its last event was lost
                     self._view = view
                     yield self._state(self._position)

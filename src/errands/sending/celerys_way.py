@@ -96,7 +96,9 @@ class CelerysWay(celery.Celery):
         if owner is not None:
             known["owner"] = str(owner)
         if (subject := known.get("subject") or mine.get("subject")) is not None:
-            known["subject"] = subject  # what follows a run is about the same person, unless it says otherwise
+            known["subject"] = (
+                subject  # what follows a run is about the same person, unless it says otherwise
+            )
         goes_on = parent is not None and task_id is not None and parent.request.id == task_id
         if goes_on and not known.get("copy"):
             # A retry, a snooze, a replacement: the same run goes on, and older messages of it are stale.
@@ -212,7 +214,9 @@ class CelerysWay(celery.Celery):
 
     def _duplicate(self, name: str, task_id: str, first: str) -> AsyncResult:
         logger.info("%s[%s] is the same work as %s", name, task_id, first)
-        result = claims.eager_result(self.live.get(first)) if self._stays_inline() else self.AsyncResult(first)
+        result = (
+            claims.eager_result(self.live.get(first)) if self._stays_inline() else self.AsyncResult(first)
+        )
         result.duplicate = True
         return result
 

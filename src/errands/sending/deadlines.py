@@ -1,7 +1,7 @@
 """When a run is over, whatever it does: what its task and its call say of that, and what its message carries.
 
-The moment travels in the message's header `errands`, so that retries know it; and as Celery's `expires`, so that
-a run whose time is over does not start, on whichever broker it waited.
+The moment travels in the message's header `errands`, so that retries know it; and as Celery's `expires`, so
+that a run whose time is over does not start, on whichever broker it waited.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ FIELD = "deadline"  # of the header `errands`: seconds since 1970
 
 
 def seconds_of(name: str, task: Any, options: dict[str, Any]) -> float | None:
-    """Seconds that a run has from its acceptance: the call's own `deadline`, else the task's; None for no end.
+    """Seconds that a run has from its acceptance: the call's own `deadline`, else the task's, else None.
 
     Raises:
         InvalidArguments: the call gives itself no time at all.

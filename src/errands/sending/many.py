@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from errands.core.errors import InvalidArguments, SecretError
 from errands.sending import refusals
@@ -47,9 +47,9 @@ class ManyCalls(Waiting):
             for batch in self._batches(task, calls, chunk, owner, options, accepted):
                 before = accepted()
                 if isinstance(batch[0], Call):
-                    on_its_way.append((cast("list[Call]", batch), self._start(batch, before)))
+                    on_its_way.append((batch, self._start(batch, before)))
                 else:
-                    sent += [later().id for later in cast("list[Later]", batch)]
+                    sent += [later().id for later in batch]
         finally:
             accepted()
         return sent
@@ -107,5 +107,5 @@ class ManyCalls(Waiting):
 
 async def _apart(batches: Iterator[T], in_thread: bool) -> AsyncIterator[T]:
     """`batches`, each made in a thread where making it may block."""
-    while (batch := await asyncio.to_thread(next, batches, None) if in_thread else next(batches, None)):
+    while batch := await asyncio.to_thread(next, batches, None) if in_thread else next(batches, None):
         yield batch

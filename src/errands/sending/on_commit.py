@@ -19,8 +19,8 @@ from errands.core.batches import BATCH_TASK, filling
 from errands.core.errors import ActionRefused, BrokerUnavailable, Discard, InvalidArguments, SecretError
 from errands.sending import claims, deadlines, refusals, unique
 from errands.sending.batches import Batching
-from errands.sending.membership import member_on_commit
 from errands.sending.calls import Call, read_call, tell_after
+from errands.sending.membership import member_on_commit
 from errands.sending.one import Context
 from errands.sending.scheduled import ScheduledCalls
 from errands.sending.terms import numbered

@@ -13,9 +13,9 @@ from celery.utils.nodenames import anon_nodename
 from celery.utils.time import maybe_make_aware
 
 from errands.broker.message import NOTHING_FOLLOWS, Message, Payload, text_of
-from errands.sending import deadlines, unique
 from errands.core.errors import InvalidArguments
 from errands.core.task import priority_of
+from errands.sending import deadlines, unique
 from errands.task import Task
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from errands.broker.commit import wait
+from errands.broker.commit import Verdict, wait, wait_as_it_is
 from errands.broker.message import any_payload
+from errands.broker.streams.layout import place_of
 from errands.sending.one import OneCall
 
 _PATIENCE = 60.0  # seconds that a worker waits for a server that is away
@@ -19,6 +20,24 @@ class Waiting(OneCall):
     def limits_can_wait(self) -> bool:
         """Whether runs that are over a limit wait in Valkey: not with another broker."""
         return self.context().direct is not None
+
+    def move_to_wait(self, tag: str, run_id: str, waits: str) -> bool:
+        """Move the message at hand, as it is, to where it waits for the limits of its run. One round trip.
+
+        Args:
+            tag: its delivery tag.
+            run_id: of its run.
+            waits: what it waits for, as JSON, with its entry (`at`).
+
+        Returns:
+            False where the server that keeps limits does not have the message; nothing was done.
+
+        Raises:
+            redis.RedisError: the server is away; nobody knows whether it was done.
+        """
+        queue, level = place_of(self.keys, tag)
+        moving = wait_as_it_is(queue, level, run_id, waits)
+        return self._live_runs.commit([moving], patience=_PATIENCE)[0].verdict is not Verdict.MISSING
 
     def send_to_wait(self, signature: Any, waits: str) -> bool:
         """Send a run to where it waits for its limits. One round trip.

@@ -29,8 +29,8 @@ _GROUPS: dict[str, tuple[Columns, ...]] = {
     runs.name: (
         ("state", "attempt", "eta", "started_at", "updated_at", "worker"),
         ("finished_at", "duration", "reopened_at"),
-        ("task", "queue", "owner", "subject", "parent_id", "root_id", "max_attempts", "created_at", "queued_at",
-         "expires_at"),
+        ("task", "queue", "owner", "subject", "parent_id", "root_id", "max_attempts", "created_at",
+         "queued_at", "expires_at"),
         ("args", "kwargs", "message"),
         ("result",),
         ("error_type", "error_message", "error_traceback"),

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections import defaultdict, deque
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 import msgspec
+from billiard.einfo import ExceptionInfo
+from celery.app.trace import TraceInfo, trace_ok_t
 from celery.exceptions import Ignore, Reject
+from celery.states import IGNORED
 
 from errands.broker.runs import Reply
+from errands.broker.streams.layout import split_tag
 from errands.core import clock, limits
 from errands.core.events import Event, Kind
 from errands.core.limits import Bound, Claim, claims
@@ -70,7 +76,7 @@ def wait(task: Any, request: Any, hop: int, reply: Reply, asked: list[Claim]) ->
     Returns in inline mode alone, with the time passed.
 
     Raises:
-        Ignore: it waits; its message is done with.
+        Waits: its message is done with.
         Reject: the server is away, so the message goes back.
     """
     number, most, period, ms, *lost = reply.about.split()
@@ -88,21 +94,58 @@ def wait(task: Any, request: Any, hop: int, reply: Reply, asked: list[Claim]) ->
     except Exception as exc:
         # Whatever it was: the message at hand is still ours, and the broker gives it out again.
         raise Reject(exc, requeue=True) from exc
-    raise Ignore(note)
+    raise Waits
+
+
+class Waits(BaseException):
+    """The run at hand waits for a limit; its message is done with.
+
+    It goes past Celery's tracer, which catches no such error, and is caught right outside of it: see `quiet`.
+    For an `Ignore` the tracer makes two tracebacks, which takes ten times as long as all the rest.
+    """
+
+
+class _Ignored(ExceptionInfo):
+    """What Celery is told of such a run: that its message is to be ignored."""
+
+    type = Ignore
+    exception = Ignore("it waits for a limit")
+    traceback = ""
+
+    def __init__(self) -> None:
+        pass  # there is no traceback to look at
+
+
+def quiet(tracer: Callable[..., Any]) -> Callable[..., Any]:
+    """Celery's tracer of a task with limits."""
+
+    @functools.wraps(tracer)
+    def trace(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return tracer(*args, **kwargs)
+        except Waits:
+            return trace_ok_t(_Ignored(), TraceInfo(IGNORED), 0.0, "")
+
+    return trace
 
 
 def _wait_in_valkey(task: Any, request: Any, hop: int, reply: Reply, told: Event) -> bool:
     envelope = dict((request.headers or {}).get("errands") or {})
-    envelope.pop("copy", None)
+    known, copy = "since" in envelope or "queued_at" in envelope, envelope.pop("copy", None)
     # Its place is that of when it was sent, also when it has to wait once more.
     since = envelope.setdefault("since", int(1000 * float(envelope.get("queued_at") or told.at)))
     eta, expires = _ms(request.eta), _ms(request.expires)
-    waits = {
+    waits: dict[str, Any] = {
         "rules": _listed(asked_by(task, request)), "hop": hop, "attempt": reply.attempt,
         "since": max(since, eta or 0), "told": told.to_json().decode(),
     }  # fmt: skip
     if expires:
         waits["expires"] = expires
+    tag = (request.properties or {}).get("delivery_tag")
+    if known and not copy and tag:
+        at = {"at": split_tag(tag)}
+        if task.app.move_to_wait(tag, request.id, _encode({**waits, **at}).decode()):
+            return True
     headers = {**(request.headers or {}), "errands": {**envelope, "hop": hop}}
     signature = task.signature_from_request(request, retries=request.retries, headers=headers)
     return bool(task.app.send_to_wait(signature, _encode(waits).decode()))

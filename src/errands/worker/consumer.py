@@ -27,7 +27,7 @@ from errands.worker.trust import trust_of
 logger = logging.getLogger("errands.consumer")
 
 # What reading a message of the wrong shape raises, such as one without an id.
-_MALFORMED = (KeyError, TypeError, ValueError, AttributeError)
+_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, RecursionError)
 _BODY_MAX = 256 * 1024
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 1.0  # seconds between two tries to connect
 
@@ -81,7 +81,7 @@ class Consumer(CeleryConsumer):
                 self._keep(message, f"the message is not trusted: {exc}")
                 message.reject_log_error(logger, self.connection_errors)
             except redis.RedisError:
-                logger.warning("a message goes back: Valkey is away, and cannot tell whether it is an old one")
+                logger.warning("a message goes back: Valkey is away, and cannot tell whether it is old")
                 message.requeue()
             except (InvalidTaskError, ContentDisallowed) as exc:
                 return self.on_invalid_task(None, message, exc)

@@ -153,7 +153,7 @@ def say_started(
         counted: limits of its rate have counted this start already.
 
     Raises:
-        Ignore: a limit stands in the way, and the run waits for it.
+        Waits: a limit stands in the way, and the run waits for it.
         Reject: the server is away, and nobody could say whether the run may start. Its message goes back, and
             the attempt does not count.
     """
@@ -185,8 +185,21 @@ def say_started(
         raise Reject(exc, requeue=True) from exc
     if reply.verdict is Verdict.LIMITED:
         admission.wait(task, request, hop, reply, asked)
+        end_late(task, request, envelope)
         return say_started(task, request, envelope, hop, died=died, counted=counted)
     return reply
+
+
+def end_late(task: Any, request: Any, envelope: dict[str, Any]) -> None:
+    """End a run whose deadline has passed while it waited for a limit, as a worker that gets it then does.
+
+    Raises:
+        Ignore: the run has expired.
+    """
+    deadline, now = deadlines.of(envelope), clock.timestamp()
+    if deadline is not None and now >= deadline:
+        task.app.live.record(Event(kind=Kind.EXPIRED, run_id=request.id, at=now, task=task.name))
+        raise Ignore("its deadline has passed")
 
 
 def wait_alone(task: Any, request: Any, envelope: dict[str, Any], hop: int) -> Reply:

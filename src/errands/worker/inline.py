@@ -67,8 +67,8 @@ class InlineRuns:
             if event.kind is Kind.STARTED and live is None and block is not None:  # Celery's canvas, inline
                 self.batches.join(event.run_id, block.id)
             if event.kind is Kind.STARTED and self.batches.is_revoked(event.run_id):
-                facts = {"kind": Kind.REVOKED, "run_id": event.run_id, "at": event.at}
-                self.record(Event(**facts, note="its batch was revoked"))
+                note = "its batch was revoked"
+                self.record(Event(kind=Kind.REVOKED, run_id=event.run_id, at=event.at, note=note))
                 return Reply(Verdict.REFUSED, number, 1, "batch")
             if reopened and rules and (held := self._claims.claim(event.run_id, _claim_in(rules))):
                 return Reply(Verdict.DUPLICATE, number, 1, held.run_id)

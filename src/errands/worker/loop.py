@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 from celery.exceptions import SoftTimeLimitExceeded
 
-
 T = TypeVar("T")
 
 

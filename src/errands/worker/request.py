@@ -102,9 +102,7 @@ class Request(CeleryRequest):
         """
         hard, soft = self._limits
         task = self._task
-        return deadlines.clipped(
-            self._request_dict, hard or task.time_limit, soft or task.soft_time_limit
-        )
+        return deadlines.clipped(self._request_dict, hard or task.time_limit, soft or task.soft_time_limit)
 
     @time_limits.setter
     def time_limits(self, given: Any) -> None:
@@ -121,7 +119,6 @@ class Request(CeleryRequest):
         """
         if (self.id in state.revoked or self._expires or self.stamped_headers) and self.revoked():
             raise TaskRevokedError(self.id)
-        task = self._task
         hard, soft = self.time_limits
         if getattr(pool, "takes_decoded", False):
             body, kind, encoding = self._payload, None, None

@@ -52,9 +52,11 @@ class Trust:
         sent_for = (message.delivery_info or {}).get("eta")
         if sent_for is not None:  # our transport goes by the server's clock, and has put another time here
             headers = {**headers, "eta": sent_for}
-        signed = self._signer.check(
-            headers, bytes_of(message), message.content_type, message.content_encoding
-        )
+        try:
+            body = bytes_of(message)
+        except (ValueError, TypeError) as exc:
+            raise UntrustedMessage("its body is none that we could have signed") from exc
+        signed = self._signer.check(headers, body, message.content_type, message.content_encoding)
         if signed is None:
             if self._accept_unsigned:
                 return

@@ -73,7 +73,10 @@ local function record(context, a)
       else
         deliveries = 1
       end
-      if live[9] and revoked(context, ARGV[a], live[9]) then return 'refused', attempt, deliveries, 'batch' end
+      if live[9] and revoked(context, ARGV[a], live[9]) then
+        if ARGV[a + 13] ~= '' then give_up(context, ARGV[a], cjson.decode(ARGV[a + 13])) end
+        return 'refused', attempt, deliveries, 'batch'
+      end
       local wait = live[10] and put_off(run)
       if wait then return 'early', attempt, deliveries, wait end
       if ARGV[a + 13] ~= '' then

@@ -187,10 +187,21 @@ local function give_up(context, run, asked)
   end
 end
 
+local function message_in(stream, id)
+  local row = redis.call('XRANGE', stream, id, id)[1]
+  for n = 1, row and #row[2] or 0, 2 do
+    if row[2][n] == 'm' then return row[2][n + 1] end
+  end
+  return nil
+end
+
 -- wait_for(context, run, queue, lane, raw, waits): the run waits for its limits; its message is kept here, and its
 -- worker is done with it. A second time changes nothing.
--- waits  {rules, hop, attempt = the run's attempts when it was refused, since = ms, expires = ms or nil, told = event}
--- Reply  'ok'; 'refused', 'stale', 'running': it has ended, goes on elsewhere, was started: the message is void
+-- raw    the message; '' where it is in an entry of a stream, from which it is moved as it is
+-- waits  {rules, hop, attempt = the run's attempts when it was refused, since = ms, expires = ms or nil, told = event,
+--        at = {stream, id of the entry} or nil}
+-- Reply  'ok'; 'refused', 'stale', 'running': it has ended, goes on elsewhere, was started: the message is void;
+--        'missing': there is no such entry, and nothing was done
 local function wait_for(context, run, queue, lane, raw, waits)
   local live = context.prefix .. 'run:' .. run
   local known = redis.call('HMGET', live, 'state', 'hop', 'attempt')
@@ -202,11 +213,20 @@ local function wait_for(context, run, queue, lane, raw, waits)
   end
   local entry = entry_of(context, queue, run)
   if entry and entry.waits.hop > waits.hop then return 'stale' end
-  leave(context, queue, run)
-  local told = waits.told
-  waits.told = nil
+  local at, told = waits.at, waits.told
+  waits.at, waits.told = nil, nil
+  if at then
+    raw = message_in(at[1], at[2])
+    if not raw then return entry and entry.waits.hop == waits.hop and 'ok' or 'missing' end
+  end
+  if entry then leave(context, queue, run) end
   entry = {lane = string.match(lane, '^[^%z]*'), raw = raw, waits = waits, json = cjson.encode(waits)}
-  if not go_on(context, queue, run, entry, 1) then return 'ok' end
+  local stays = go_on(context, queue, run, entry, 1)
+  if at then
+    redis.call('XACK', at[1], 'workers', at[2])
+    redis.call('XDEL', at[1], at[2])
+  end
+  if not stays then return 'ok' end
   redis.call('XADD', context.prefix .. 'events', 'MAXLEN', '~', context.events_max, '*', 'e', told, 'n', known[3] or '0')
   redis.call('HSET', live, 'limited', told)
   redis.call('EXPIRE', live, KEPT_S) -- it may wait for long, and must not be forgotten meanwhile

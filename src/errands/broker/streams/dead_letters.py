@@ -83,9 +83,7 @@ class Live(Protocol):
         """Write one event."""
 
 
-def recorder(
-    live: Callable[[], Live], signer: Signer | None = None
-) -> Callable[[str, bytes, str], None]:
+def recorder(live: Callable[[], Live], signer: Signer | None = None) -> Callable[[str, bytes, str], None]:
     """A hook that records each dead letter as an event; the run that it belonged to has failed with it.
 
     Told twice, the same dead letter is the same run's. With a signer, a run is believed to have been the
@@ -145,7 +143,7 @@ def _envelope(raw: bytes) -> dict[str, Any]:
             "headers": dict(headers),
             "properties": dict(properties),
         }
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {
             "body": base64.b64encode(raw[:_BODY_MAX]).decode(),
             "truncated": len(raw) > _BODY_MAX,

@@ -47,6 +47,13 @@ def tag_of(stream: str, entry: str) -> str:
     return f"{stream}|{entry}"
 
 
+def place_of(keys: Keys, tag: str) -> tuple[str, str]:
+    """The queue and the level of the message that a delivery tag names."""
+    plain = split_tag(tag)[0].removesuffix(":front")
+    queue, _, level = plain.removeprefix(keys.stream("", "")[:-1]).rpartition(":")
+    return queue, level
+
+
 def split_tag(tag: str) -> tuple[str, str]:
     """The stream and the entry that a delivery tag names."""
     stream, _, entry = tag.rpartition("|")

@@ -41,6 +41,8 @@ class NotDue(Exception):
 class Message(_Message):
     """A message of kombu's that says what is wrong with its body by an error of our own."""
 
+    _state: str  # of its acknowledgement: "RECEIVED" at first
+
     def __init__(self, payload: Any, channel: Any = None, **options: Any) -> None:
         try:
             super().__init__(payload, channel=channel, **options)
@@ -101,7 +103,7 @@ def unpack(fields: list[bytes], tag: str) -> dict[str, Any]:
             _be_due(headers, info, tag, was_delayed)
     except (NotAMessage, NotDue):
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as exc:
         raise NotAMessage(f"{type(exc).__name__}: {exc}") from exc
     return message
 

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 
+from errands.broker.limits import LimitNotFound
 from errands.core.errors import (
     ActionRefused,
     BrokerUnavailable,
@@ -16,7 +17,6 @@ from errands.core.errors import (
     InvalidArguments,
     RunNotFound,
 )
-from errands.broker.limits import LimitNotFound
 from errands.ops.errors import NotAllowed, QueueNotFound, RecordUnavailable, ScheduleNotFound
 
 NO_STORE = {"Cache-Control": "no-store"}

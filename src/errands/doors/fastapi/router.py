@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, HTTPException, Request, Response
 from fastapi.params import Depends as DependsMarker
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
@@ -15,8 +15,8 @@ from pydantic import BaseModel, Field
 from errands.app import Errands
 from errands.doors.fastapi.bulk import add_bulk
 from errands.doors.fastapi.effects import add_effects
-from errands.doors.fastapi.limits import add_limits
 from errands.doors.fastapi.letters import add_letters
+from errands.doors.fastapi.limits import add_limits
 from errands.doors.fastapi.people import PersonDependency
 from errands.doors.fastapi.route import ErrandsRoute
 from errands.doors.fastapi.schedules import add_schedules

@@ -171,8 +171,8 @@ class Runner:
                 self._pool.post(job.on_timeout, soft, job.soft if soft else job.hard)
         elif job.killed and now - self._forced_at > GRACE:
             logger.critical(
-                "%s is over its time limit, in code that cannot be interrupted, and holds up all others: this "
-                "worker ends, and what else runs in it is given to others", job.name,
+                "%s is over its time limit, in code that cannot be interrupted, and holds up all others: "
+                "this worker ends, and what else runs in it is given to others", job.name,
             )  # fmt: skip
             self._pool.give_up()
 

@@ -65,12 +65,14 @@ class TaskPool(BasePool):
         self._runner: Runner | None = None
         self._stopped = False
         self._batch: Any = None
+        self._tasks: Any = {}
 
     # -- life
 
     def on_start(self) -> None:
         """Start the loop; what prefork's children do when they begin, this process does now."""
         self.app.set_current()
+        self._tasks = self.app.tasks
         if self.app.conf.broker_pool_limit is not None:
             # Tasks step aside while they hold a connection; to wait for one would block the loop.
             self.app.conf.broker_pool_limit = max(self.app.conf.broker_pool_limit, 2 * self.limit)
@@ -134,7 +136,7 @@ class TaskPool(BasePool):
         timeout: float | None = None, **_: Any,
     ) -> Job:  # fmt: skip
         """Run `target`, now or when there is room."""
-        task = self.app.tasks.get(args[0]) if args else None
+        task = self._tasks.get(args[0]) if args else None
         job = Job(
             self, next(self._numbers), partial(target, *args, **kwargs),
             name=f"{args[0]}[{args[1]}]" if len(args) > 1 else repr(target),

@@ -1,4 +1,4 @@
-"""Tells when a task holds up the event loop, where all others wait for it, and sees to its time limits then."""
+"""Tells when a task holds up the event loop, where all others wait for it, and sees to its time limits."""
 
 from __future__ import annotations
 
