@@ -171,6 +171,13 @@ class Errands(Sending):
                 deadline=options.pop("deadline", None),
                 offload=options.pop("offload", False),
             )
+            soft, hard = options.get("soft_time_limit"), options.get("time_limit")
+            if soft and hard and soft > hard:
+                name = options.get("name") or function.__qualname__
+                raise ConfigurationError(
+                    f"task {name!r}: soft_time_limit={soft} is longer than time_limit={hard}; "
+                    "the soft limit comes first"
+                )
             options.pop("pydantic", None)  # arguments are always checked
             # An app's tasks are its own, also where two apps share a process.
             options.setdefault("shared", False)

@@ -13,7 +13,7 @@ import celery
 from celery.result import AsyncResult
 
 from errands.core.arguments import Arguments, secrets_of
-from errands.core.errors import ConfigurationError, InvalidArguments
+from errands.core.errors import InvalidArguments
 from errands.core.fairness import check_fair_by
 from errands.core.limits import check_all
 from errands.core.task import Rules
@@ -73,12 +73,6 @@ class Task(celery.Task, Generic[P, R]):
         cls.run = _bridge(function, takes_itself=cls.takes_itself)
         parameters = list(inspect.signature(function).parameters)[cls.takes_itself :]
         cls.rules.check(cls.name, parameters, secrets_of(function))
-        soft, hard = (cls.__dict__.get(name) for name in ("soft_time_limit", "time_limit"))
-        if soft and hard and soft > hard:
-            raise ConfigurationError(
-                f"task {cls.name!r}: soft_time_limit={soft} is longer than time_limit={hard}; "
-                "the soft limit comes first"
-            )
 
     @cached_property
     def arguments(self) -> Arguments:

@@ -55,5 +55,5 @@ def purge(client: Client, keys: Keys, queue: str) -> int:
 
 
 def remove_delayed(client: Client, keys: Keys, queue: str, run_id: str) -> int:
-    """Take a run's message out of the queue, delayed or waiting for a limit. One round trip. Returns how many."""
+    """Take a run's message out of the queue, delayed or waiting for a limit. Returns how many."""
     return int(REMOVE_DELAYED.run(client, keys.prefix, queue, run_id))

@@ -234,7 +234,7 @@ class OneCall(Offloading):
         if terms.is_fair and (tenant := rules.tenant(terms.task, payload.args, payload.kwargs)):
             errands["fair"] = tenant
         if terms.is_run and not goes_on:
-            errands["told"] = True  # with the message, so that the start of its attempts need not tell it again
+            errands["told"] = True  # with the message: the start of its attempts need not tell it again
             event = Event(
                 kind=Kind.QUEUED, run_id=run_id, at=now, task=terms.name, queue=terms.queue,
                 owner=errands.get("owner"), subject=errands.get("subject"), parent_id=parent_id,

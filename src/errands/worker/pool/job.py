@@ -32,8 +32,8 @@ class Job:
 
     __slots__ = (
         "__weakref__", "_body", "_lock", "_thread", "callback", "error_callback", "forced", "freed", "green",
-        "guarded", "hard", "hard_at", "killed", "name", "number", "on_accept", "on_timeout", "pending", "pool",
-        "soft", "soft_at", "started", "task", "work",
+        "guarded", "hard", "hard_at", "killed", "name", "number", "on_accept", "on_timeout", "pending",
+        "pool", "soft", "soft_at", "started", "task", "work",
     )  # fmt: skip
 
     def __init__(
