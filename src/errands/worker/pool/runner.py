@@ -70,9 +70,9 @@ class Runner:
         if not self._woken:
             self._woken = True
             if self._running:
-                self._pool.at_end_of_turn(self._wake)
+                self._pool.at_end_of_turn(self.wake)
             else:  # an idle loop is woken at once
-                self._wake()
+                self.wake()
 
     def kill(self, job: Job) -> None:
         """From the hub: end `job`."""
@@ -101,7 +101,8 @@ class Runner:
         """Whether the calling code runs on the loop."""
         return threading.get_ident() == self._ident
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """From the hub: let the loop begin what `start` was given."""
         self.loop.call_soon_threadsafe(self._start_all)
 
     # -- on the loop

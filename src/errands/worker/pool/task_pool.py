@@ -98,6 +98,7 @@ class TaskPool(BasePool):
             return
         self._stopped = True
         self.flush()
+        self._runner.wake()  # a job may wait for the end of a turn that the hub did not come to
         while any(not job.freed for job in self._jobs.values()):
             self._news.wait(_TURN)
             self.listen()
