@@ -224,6 +224,21 @@ def test_a_run_that_a_live_worker_may_be_at_is_left_to_it_until_its_time_is_up(w
     assert world.waiting() == [run_id]
 
 
+@pytest.mark.parametrize("at_it", [True, False])
+def test_a_live_worker_says_what_it_is_at(world: World, at_it: bool) -> None:
+    """It had told the end, and the broker lost that before the ledger read it."""
+    run_id = world.send()
+    began = clock.timestamp()
+    world.tell(Kind.STARTED, run_id, attempt=1, worker="w@here")
+    world.lose()
+    facts = {"started_at": began - 60, "at": began + 5, "runs": [run_id] if at_it else []}
+    workers.report(world.app.valkey, world.app.keys, "w@here", facts)
+    for _ in range(2):
+        world.look()
+        world.seconds += _PAST
+    assert world.waiting() == ([] if at_it else [run_id])
+
+
 def test_a_worker_that_was_started_since_is_not_at_it(world: World) -> None:
     run_id = world.send()
     world.tell(Kind.STARTED, run_id, attempt=1, worker="w@here")

@@ -148,13 +148,15 @@ class DurableRuns:
             self._suspects.remove(suspects)
 
     def _is_at_work(self, run: Lost, alive: dict[str, dict[str, Any]]) -> bool:
-        """Whether a worker that lives may still be at the run: it tells the end, or its time runs out."""
+        """Whether a worker that lives may still be at the run: it says so, or its time has not run out."""
         if run.state != State.RUNNING.value or run.started_at is None:
             return False
         told = alive.get(run.worker or "")
         began = run.started_at.timestamp()
         if told is None or told.get("started_at", 0.0) > began:  # a later worker of the same name
             return False
+        if "runs" in told and told.get("at", 0.0) > began:  # both by the worker's own clock
+            return run.row.id in told["runs"]
         task = self._app.tasks.get(run.row.task)
         limit = float(getattr(task, "time_limit", None) or self._app.settings.time_limit)
         return clock.timestamp() < began + limit

@@ -18,6 +18,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from errands.beat.batches import BatchApp, BatchKeeper
 from errands.beat.durable import DurableRuns
 from errands.beat.leader import Leader
+from errands.beat.lost_batches import LostBatches
 from errands.beat.niceness import yield_to_others
 from errands.beat.payloads import PayloadPruner
 from errands.beat.pruner import Pruner
@@ -129,6 +130,7 @@ class BeatService:
             "durable runs": self._while_leading(self._durable.step),
             "pruner": self._while_leading(self._prune),
             "batches": self._while_leading(BatchKeeper(self._app).step),
+            "lost batches": self._while_leading(LostBatches(self._app, self._app.database).step),
         }
         steps.update(self._schedules)
         for name, step in steps.items():

@@ -49,6 +49,8 @@ class Opening:
         open_for: seconds of silence after which a batch whose members are still being sent is closed.
         expires: seconds of silence after which a batch is given up.
         closed: all of its members were sent already.
+        rebuilt: the server had lost it: the beat counts it from the ledger.
+        expected: with fewer members than this one it had lost some, and it is rebuilt too.
     """
 
     id: str
@@ -60,6 +62,8 @@ class Opening:
     open_for: float
     expires: float
     closed: bool = False
+    rebuilt: bool = False
+    expected: int = 0
 
     def event(self) -> Event:
         """It is a run that begins."""
@@ -103,6 +107,8 @@ class BatchCounts:
             "open_for": batch.open_for,
             "expires": batch.expires,
             "later": "1" if follow_ups.later else "",
+            "rebuilt": "1" if batch.rebuilt else "",
+            "expected": batch.expected,
             "on_success": _json(follow_ups.on_success, follow_ups.later),
             "on_complete": _json(follow_ups.on_complete, follow_ups.later),
         }
@@ -127,6 +133,36 @@ class BatchCounts:
     def give_up(self, batch_id: str) -> bool:
         """Close or end a batch of which nothing was heard for too long. Returns whether that was so."""
         return self._runs.commit([_change("give_up", batch_id, {})])[0].verdict is Verdict.OK
+
+    def rebuilt(self) -> list[str]:
+        """Batches that the server had lost, and that are counted from the ledger until they end."""
+        found: Any = self._clients.sync.smembers(self._keys.batches_rebuilt)
+        return sorted(batch_id.decode() for batch_id in found)
+
+    def recount(self, counts: BatchStatus, *, over: bool) -> None:
+        """Say what the ledger knows of a rebuilt batch. `over`: nothing more will end; the batch does."""
+        facts = {
+            "total": counts.total, "succeeded": counts.succeeded, "failed": counts.failed,
+            "failed_ids": counts.failed_ids, "fault": counts.fault, "over": over,
+        }  # fmt: skip
+        self._runs.commit([_change("recount", counts.id, facts)])
+
+    def gone(self, batch_ids: Sequence[str]) -> list[str]:
+        """Those of `batch_ids` that the server does not know. One round trip."""
+        with self._clients.sync.pipeline(transaction=False) as pipe:
+            for batch_id in batch_ids:
+                pipe.hget(self._keys.batch(batch_id), "state")
+            found = pipe.execute()
+        return [batch_id for batch_id, state in zip(batch_ids, found, strict=True) if not state]
+
+    def batches_of(self, run_ids: Sequence[str]) -> dict[str, str]:
+        """The batch of each run that the server knows; "" for one that is in none. One round trip."""
+        with self._clients.sync.pipeline(transaction=False) as pipe:
+            for run_id in run_ids:
+                pipe.hmget(self._keys.run(run_id), "state", "batch")
+            found = pipe.execute()
+        known = zip(run_ids, found, strict=True)
+        return {run_id: (batch or b"").decode() for run_id, (state, batch) in known if state}
 
     def status(self, batch_id: str) -> BatchStatus | None:
         """How far a batch is; None where it is not known (any more). One round trip."""

@@ -42,7 +42,9 @@ _NOTHING_TOLD: list[Any] = ["", "", "", "", 0, -1, "", "", 0, "", 0, "", ""]
 # On a server that is full, workers go on: what they finish makes room. Before Redis 7 no script can say so.
 _OF_WORKERS = "#!lua flags=allow-oom\n"
 _PUT, _RECORD, _CHECK = "put", "record", "check"
-_MODE, RULES_OF_PUT, _EVENT_OF_PUT = 6, 7, 11
+_LANE, _MODE, RULES_OF_PUT, _EVENT_OF_PUT = 2, 6, 7, 11
+_TENANT_FOLLOWS = "\1"  # in a lane: see `core/fairness.py`
+_PLAIN = 2  # variants further on: those of plain puts
 _FLAGS = {_PUT: 15, _RECORD: 8}
 
 
@@ -180,8 +182,8 @@ class Script:
 
     def __init__(self, keys: Keys, *, events_max: int, max_deliveries: int) -> None:
         self._settings = [keys.prefix, events_max, max_deliveries]
-        text = _script()
-        self._texts = [_OF_WORKERS + text, text]
+        text, plain = _script(), _script_of_plain_puts()
+        self._texts = [_OF_WORKERS + text, text, _OF_WORKERS + plain, plain]
         self._shas = [hashlib.sha1(each.encode(), usedforsecurity=False).hexdigest() for each in self._texts]
         self._producers = 1
         self._workers = 0
@@ -190,6 +192,8 @@ class Script:
         """The command that commits `operations`; `whole` for a server that does not know the script yet."""
         holder = leases.holder()
         variant = self._workers if holder else self._producers
+        if len(operations) == 1 and _is_plain(operations[0]):
+            variant += _PLAIN
         arguments: list[Any] = ["EVAL", self._texts[variant]] if whole else ["EVALSHA", self._shas[variant]]
         arguments += [0, *self._settings, holder]
         for operation in operations:
@@ -286,13 +290,16 @@ def _out_of_time(error: NotHeard, patience: float) -> bool:
 
 def replies(answer: Any, operations: Sequence[Operation], *, again: bool) -> list[Reply]:
     """The server's answer, a reply for each operation. `again`: they were said for a second time."""
-    found = []
-    for index, operation in enumerate(operations):
-        verdict, attempt, deliveries, about = answer[4 * index : 4 * index + 4]
-        reply = Reply(_VERDICTS[verdict], int(attempt), int(deliveries), about.decode() if about else "")
-        if again and reply.verdict is Verdict.KNOWN and operation[0] == _PUT and not operation[_MODE]:
-            reply = Reply(Verdict.OK, reply.attempt, reply.deliveries)  # it was heard the first time
-        found.append(reply)
+    parts = iter(answer)
+    found = [
+        Reply(_VERDICTS[verdict], int(attempt), int(deliveries), about.decode() if about else "")
+        for verdict, attempt, deliveries, about in zip(parts, parts, parts, parts, strict=True)
+    ]
+    if again:
+        for index, operation in enumerate(operations):
+            reply = found[index]
+            if reply.verdict is Verdict.KNOWN and operation[0] == _PUT and not operation[_MODE]:
+                found[index] = reply._replace(verdict=Verdict.OK)  # it was heard the first time
     return found
 
 
@@ -309,8 +316,25 @@ def said_again(operation: Operation) -> Operation:
     return said
 
 
-def _script() -> str:
+def _is_plain(operation: Operation) -> bool:
+    """Whether it puts a message that no rule has a say in."""
+    return operation[0] == _PUT and not operation[RULES_OF_PUT] and _TENANT_FOLLOWS not in operation[_LANE]
+
+
+def _script_of_plain_puts() -> str:
+    """The part of the script that one plain put runs through.
+
+    The server makes all functions of a script anew at each call: that would take it as long as the put.
+    """
+    return "\n".join(["local MOVES = {final = {}}", *_parts("put", "record", "commit")])
+
+
+def _parts(*names: str) -> list[str]:
     lua = files("errands.broker").joinpath("lua")
+    return [lua.joinpath(f"{name}.lua").read_text() for name in names]
+
+
+def _script() -> str:
     moves = {state.value: {before.value if before else "none" for before in MOVES[state]} for state in MOVES}
     moves[Kind.REOPENED.value] = {"none", *(state.value for state in FINAL)}
     moves["final"] = {state.value for state in FINAL}
@@ -318,19 +342,7 @@ def _script() -> str:
         f"{after} = {{{', '.join(f'{before} = true' for before in sorted(befores))}}}"
         for after, befores in sorted(moves.items())
     )
-    parts = [
-        lua.joinpath(f"{name}.lua").read_text()
-        for name in (
-            "schedule",
-            "unique",
-            "fair",
-            "put",
-            "keep",
-            "limits",
-            "waiting",
-            "batch",
-            "record",
-            "commit",
-        )
-    ]
+    parts = _parts(
+        "schedule", "unique", "fair", "put", "keep", "limits", "waiting", "batch", "record", "commit"
+    )
     return "\n".join([f"local MOVES = {{{table}}}", *parts])

@@ -86,6 +86,11 @@ class Keys:
         """Set: batches that have ended, and the beat is to send what follows them."""
         return f"{self.prefix}batches:follow"
 
+    @property
+    def batches_rebuilt(self) -> str:
+        """Set: batches that the server had lost, have not ended, and are counted from the ledger."""
+        return f"{self.prefix}batches:rebuilt"
+
     # -- the system
 
     @property

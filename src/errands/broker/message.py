@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
-import uuid_utils
 from celery.utils.saferepr import saferepr
 from kombu.utils import json as kombu_json
 
@@ -97,7 +96,8 @@ class Message:
             self.headers[MARKS] = self.signer.marks(self.headers, body, _KIND, _ENCODING)
         properties = self.properties
         properties["delivery_info"] = {"exchange": "", "routing_key": queue}
-        properties["delivery_tag"] = str(uuid_utils.uuid4())
+        # The transport that delivers it gives it one of its own; until then any name will do.
+        properties["delivery_tag"] = self.headers["id"]
         envelope = {
             "body": body.decode(), "content-encoding": _ENCODING, "content-type": _KIND,
             "headers": self.headers, "properties": properties,

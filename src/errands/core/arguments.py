@@ -101,6 +101,8 @@ class Arguments:
             InvalidArguments: the call does not fit; every problem is named.
             SecretError: there is no key to seal with.
         """
+        if not args and not kwargs and not self._required:
+            return (), {}
         sealing = Sealing(keyring, self._contexts, []) if self.secrets else None
         values = self._check(args, kwargs, sealing)
         if sealing is None:
@@ -127,6 +129,8 @@ class Arguments:
             InvalidArguments: the message does not fit this version of the task.
             SecretError: a secret cannot be opened.
         """
+        if not args and not kwargs and not self._required:
+            return (), {}
         sealing = None
         if self.secrets:
             sealing = Sealing(keyring, self._contexts, [] if opened is None else opened)

@@ -122,8 +122,12 @@ class Batching(ManyCalls):
             kwargs={}, options=options, owner=opening.owner,
         )  # fmt: skip
 
-    def open_committed(self, row: Any) -> None:
-        """Open a batch of the outbox, whose members were sent before it."""
+    def open_committed(self, row: Any, expected: int = 0) -> None:
+        """Open a batch of the outbox, whose members were sent before it.
+
+        One that was sent before is opened once more: the broker had lost it. So it had where it knows fewer
+        members than `expected`.
+        """
         options = row.options
         kept = kombu_json.loads(options["following"])  # type: ignore[no-untyped-call]
         following = {name: [self.signature(each) for each in signatures] for name, signatures in kept.items()}
@@ -131,6 +135,7 @@ class Batching(ManyCalls):
             id=row.id, name=row.args[0], owner=row.owner, parent_id=options["parent_id"],
             root_id=options["root_id"], open_for=HOUR, expires=options["silence"], closed=True,
             follow_ups=self.follow_ups(row.id, options["root_id"], row.owner, following),
+            rebuilt=row.sent_at is not None, expected=expected,
         )  # fmt: skip
         self.batches.open(opening)
 

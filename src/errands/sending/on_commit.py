@@ -162,8 +162,17 @@ class Sending(Batching, ScheduledCalls):
             if outbox.members_waiting(self.database, row.id, sent):
                 refused[row.id] = ActionRefused("members of this batch are still in the outbox")
             else:
-                self.open_committed(row)
+                self.open_committed(row, self._expected(row))
         return refused
+
+    def _expected(self, row: Any) -> int:
+        """How many members of a batch the server is to know; 0 where it was told of them just now."""
+        if clock.now() - row.created_at < timedelta(seconds=self.settings.outbox_after):
+            return 0
+        from errands.store import batches
+
+        with self.database.reading() as connection:
+            return batches.members(connection, row.id).total
 
     def _commit_rows(self, calls: list[Call]) -> dict[str, Exception]:
         """Commit `calls`. Returns what is wrong with those that the server did not take, by their ids."""

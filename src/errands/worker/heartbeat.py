@@ -18,6 +18,7 @@ from errands.core import clock
 logger = logging.getLogger("errands.heartbeat")
 
 INTERVAL = 2.5
+_MOST_TOLD = 500  # runs at work, in one report
 
 
 class Heartbeat(bootsteps.StartStopStep):
@@ -93,7 +94,7 @@ class Heartbeat(bootsteps.StartStopStep):
                 cpu += times.user + times.system
             except psutil.NoSuchProcess:
                 continue
-        return {
+        facts = {
             "name": worker.hostname,
             "pid": os.getpid(),
             "queues": sorted(worker.app.amqp.queues.consume_from),
@@ -106,6 +107,17 @@ class Heartbeat(bootsteps.StartStopStep):
             "started_at": self._started_at,
             "at": clock.timestamp(),
         }
+        runs = _at_work()
+        return facts if runs is None else {**facts, "runs": runs}
+
+
+def _at_work() -> list[str] | None:
+    """The runs that this worker is at; None where they are too many to tell, or change meanwhile."""
+    try:
+        found = [request.id for request in list(worker_state.active_requests)]
+    except RuntimeError:  # the main thread took one up meanwhile
+        return None
+    return found if len(found) <= _MOST_TOLD else None
 
 
 def _pool_name(pool: Any) -> str:

@@ -5,10 +5,12 @@
 --                    fault (why it fails, whatever its members do), open_for and expires (seconds of silence, see
 --                    `heard`), heard (when something last was), latest (when its latest member is due), told and told_at
 --                    (percentage last told, and when, in ms), followed ('1': what follows it was sent), and what
---                    follows: on_success, on_complete (operations, as JSON), later ('1': signatures, for the beat to send)
+--                    follows: on_success, on_complete (operations, as JSON), later ('1': signatures, for the beat to send);
+--                    rebuilt ('1': the server had lost it, and the beat counts it from the ledger)
 -- batch:<id>:failed  list: ids of the first members that did not succeed
 -- batches            sorted set: batches that have not ended, by the second at which their silence is too long
 -- batches:follow     set: batches that have ended, and what follows them is the beat's to send
+-- batches:rebuilt    set: rebuilt batches that have not ended
 --
 -- What a change leads to (the end of the batch, the runs that follow it) is appended to the operations of the
 -- call at hand, so that it is committed with what led to it, or not at all. A member's hash names its batch; as
@@ -16,7 +18,7 @@
 local DAY, WEEK, MOST_FAILED, TELL_MS = 86400, 604800, 1000, 250
 local FIELDS = {
   'state', 'total', 'succeeded', 'failed', 'open', 'fault', 'followed', 'told', 'told_at', 'at', 'open_for', 'expires',
-  'heard', 'latest',
+  'heard', 'latest', 'rebuilt',
 }
 
 local function commit_also(operation)
@@ -120,6 +122,7 @@ local function finish(context, b)
   end
   set(b, 'followed', '1')
   redis.call('ZREM', context.prefix .. 'batches', b.id)
+  if b.rebuilt == '1' then redis.call('SREM', context.prefix .. 'batches:rebuilt', b.id) end
   redis.call('EXPIRE', b.key, WEEK)
   redis.call('EXPIRE', b.key .. ':failed', WEEK)
   if redis.call('HGET', b.key, 'later') == '1' then
@@ -131,6 +134,7 @@ local function finish(context, b)
 end
 
 local function look_whether_over(context, b)
+  if b.rebuilt == '1' then return end -- the beat does, in the ledger
   local all = b.succeeded + b.failed >= b.total
   if all and b.state ~= '' and b.open ~= '1' and b.followed ~= '1' then
     finish(context, b)
@@ -140,6 +144,7 @@ local function look_whether_over(context, b)
 end
 
 local function count(context, b, run, state)
+  if b.rebuilt == '1' then return end
   local field, failed = 'succeeded', b.key .. ':failed'
   if state ~= 'succeeded' then
     field = 'failed'
@@ -162,7 +167,7 @@ end
 local function join(context, run, id, due, state)
   if over(context, id) or redis.call('HSETNX', context.prefix .. 'run:' .. run, 'batch', id) == 0 then return end
   local b = batch_of(context, id)
-  set(b, 'total', b.total + 1)
+  if b.rebuilt ~= '1' then set(b, 'total', b.total + 1) end
   if due < 0 then due = milliseconds(context) - due end
   if due / 1000 > b.latest then set(b, 'latest', due / 1000) end
   heard(context, b, b.total == 1)
@@ -184,7 +189,7 @@ end
 -- member_reopened(context, run, id, state): a member that had ended in `state` goes on after all.
 local function member_reopened(context, run, id, state)
   local b = batch_of(context, id)
-  if b.total == 0 then return end
+  if b.total == 0 or b.rebuilt == '1' then return end
   local field = state == 'succeeded' and 'succeeded' or 'failed'
   set(b, field, math.max(0, b[field] - 1))
   if field == 'failed' then redis.call('LREM', b.key .. ':failed', 1, run) end
@@ -198,20 +203,44 @@ local function revoked(context, run, id)
   return true
 end
 
+-- What the ledger knows of a batch that this server had lost.
+local function recount(context, b, facts)
+  if b.rebuilt ~= '1' then return 'known' end
+  local changed = facts.total ~= b.total or facts.succeeded ~= b.succeeded or facts.failed ~= b.failed
+  if changed then
+    local failed = b.key .. ':failed'
+    set(b, 'total', facts.total, 'succeeded', facts.succeeded, 'failed', facts.failed)
+    redis.call('DEL', failed)
+    for _, run in ipairs(facts.failed_ids) do redis.call('RPUSH', failed, run) end
+    heard(context, b, true)
+  end
+  if facts.fault ~= '' and b.fault == '' then set(b, 'fault', facts.fault) end
+  if facts.over then finish(context, b) else tell(context, b) end
+  return 'ok'
+end
+
 -- change_batch(context, what, id, facts): what is done to a batch itself.
 --   open     facts: what its hash is to hold; with open = '' it has all of its members already
 --   close    all its members were sent; facts: fault
 --   revoke   nothing of it that waits will start; facts: fault
 --   give_up  nothing was heard of it for too long
+--   recount  what the ledger knows of a rebuilt one; facts: total, succeeded, failed, failed_ids, fault, over
 -- Reply 'ok', 'known' (nothing to do), 'refused' (it has ended)
 local function change_batch(context, what, id, facts)
   local b = batch_of(context, id)
   if what == 'open' then
     if over(context, id) then return 'refused' end
     local known = b.state ~= ''
+    if b.total < facts.expected then facts.rebuilt = '1' end
+    if known then facts.rebuilt = nil end
+    facts.expected = nil
     facts.state = 'running'
     if b.at == 0 then facts.at = milliseconds(context) / 1000 end
     for name, value in pairs(facts) do set(b, name, value) end
+    if facts.rebuilt == '1' then
+      set(b, 'total', 0, 'succeeded', 0, 'failed', 0)
+      redis.call('SADD', context.prefix .. 'batches:rebuilt', id)
+    end
     heard(context, b, true)
     if b.open ~= '1' then look_whether_over(context, b) end
     return known and 'known' or 'ok'
@@ -228,6 +257,8 @@ local function change_batch(context, what, id, facts)
       finish(context, b)
       return 'ok'
     end
+  elseif what == 'recount' then
+    return recount(context, b, facts)
   elseif what == 'revoke' then
     if b.state ~= 'running' then return 'known' end
     set(b, 'state', 'revoked')
