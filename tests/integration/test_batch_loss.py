@@ -15,11 +15,13 @@ from errands.beat.durable import DurableRuns
 from errands.beat.lost_batches import LostBatches
 from errands.beat.recorder import Recorder
 from errands.broker.events import EventStream
+from errands.broker.runs import Verdict
 from errands.core import clock
 from errands.core.events import Event, Kind
 from errands.store import outbox, reads
 from errands.store.engine import Database
 from errands.store.rows import RunRow
+from limits_desk import Desk, slots
 
 
 class World:
@@ -224,6 +226,7 @@ def test_members_are_lost_before_the_batch_begins(world: World) -> None:
     with clock.use(clock.FakeClock(clock.now() + timedelta(minutes=1))):
         assert world.app.publish_outbox(outbox.rows(world.database, [*ids[2:], batch.id])) == {}
         outbox.mark_sent(world.database, [*ids[2:], batch.id])
+    world.recover()
     for run_id in ids[2:]:
         world.end(run_id)
     world.look()
@@ -296,6 +299,26 @@ def test_a_batch_that_is_not_durable_fails_in_the_ledger(world: World) -> None:
         assert row.state is State.FAILED
         assert f"{done} of {total} runs are known to have ended" in (row.error_message or "")
         assert row.result == {"total": total, "succeeded": done, "failed": 0}
+
+
+def test_members_of_a_revoked_batch_that_wait_for_a_limit_go_without_a_pause(
+    valkey_url: str, key_prefix: str
+) -> None:
+    """The place of one that will not start is given to the next one by the call that finds it out."""
+    desk = Desk(valkey_url, key_prefix)
+    ids = [f"run-{n}" for n in range(5)]
+    desk.queued(*ids)
+    for run_id in ids:
+        desk.server.hset(f"{desk.keys.prefix}run:{run_id}", "batch", "letters")
+    desk.start("x", slots())
+    for since, run_id in enumerate(ids):
+        desk.wait(run_id, slots(), since=since)
+    desk.server.hset(f"{desk.keys.prefix}batch:letters", mapping={"state": "revoked", "total": 5})
+    desk.end("x")
+    for run_id in ids:
+        assert desk.sent()[-1:] == [run_id]
+        assert desk.start(run_id, slots()).verdict is Verdict.REFUSED
+    assert desk.left() == []
 
 
 def test_a_batch_that_the_server_knows_is_left_alone(world: World) -> None:

@@ -364,6 +364,18 @@ def test_the_heartbeat_names_the_pool(rig: Rig) -> None:
     assert (told["pool"], told["concurrency"]) == ("asyncio", CONCURRENCY)
 
 
+def test_the_heartbeat_names_the_runs_at_work(rig: Rig, tmp_path: Path) -> None:
+    results = [rig.task(name).delay(str(tmp_path / "go"), name) for name in ("until", "until_plainly")]
+    ids = {result.id for result in results}
+
+    def told() -> set[str]:
+        return set(workers.alive(rig.app.valkey, rig.app.keys)[rig.worker.name]["runs"])
+
+    until(lambda: ids <= told(), what="both are named")
+    (tmp_path / "go").touch()
+    until(lambda: not ids & told(), what="neither is named any more")
+
+
 def test_a_task_that_holds_up_the_loop_is_named_once(rig: Rig) -> None:
     result = rig.task("holds_up").delay(2.5)
     assert result.get(timeout=20) == "over"

@@ -414,6 +414,18 @@ def test_the_worker_tells_what_it_serves(rig: Rig) -> None:
     assert facts["rss"] > 0
 
 
+def test_the_worker_tells_what_it_is_at(rig: Rig, tmp_path: Path) -> None:
+    result = task(rig, "patient").delay(str(tmp_path / "go"), "told")
+
+    def told() -> bool:
+        return result.id in workers.alive(rig.valkey, rig.app.keys)[rig.worker.name]["runs"]
+
+    until(told, what="it is named")
+    (tmp_path / "go").touch()
+    assert result.get(timeout=20) == "told"
+    until(lambda: not told(), what="it is named no more")
+
+
 def test_log_lines_carry_task_and_id(rig: Rig) -> None:
     result = task(rig, "flaky").delay(0)
     result.get(timeout=20)

@@ -63,6 +63,9 @@ class App(Publisher, BatchApp, Protocol):
     @property
     def tasks(self) -> Any: ...
 
+    @property
+    def live(self) -> Any: ...
+
     def discard_payloads(self, keys: Iterable[str]) -> None: ...
 
     @property

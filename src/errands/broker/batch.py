@@ -1,7 +1,8 @@
 """Operations of one event loop, committed together: whatever one turn of the loop has to say is one call.
 
-While a call is under way the next operations gather, so that the busier a loop is, the fewer calls it makes
-for each of them (group commit).
+While calls are under way the next operations gather, so that the busier a loop is, the fewer calls it makes
+for each of them (group commit). Two calls may be under way: the server works on one while the loop works with
+what the other one brought.
 """
 
 from __future__ import annotations
@@ -22,9 +23,34 @@ from errands.broker.errors import NotHeard
 
 logger = logging.getLogger("errands.batch")
 
-_MOST = 200  # operations in one call: a millisecond or two of the server's time
+_MOST = 64  # operations in one call: half a millisecond or one of the server's time
+_CALLS = 2  # under way at a time, on one connection: the server does them in their order
 _TIMED_OUT = (TimeoutError, redis.TimeoutError)
 _AWAY = (redis.ConnectionError, redis.TimeoutError, OSError)
+_TO_BE_SAID_AGAIN = (
+    redis.ConnectionError, redis.exceptions.NoScriptError, redis.exceptions.OutOfMemoryError,
+)  # fmt: skip
+
+
+class _Call:
+    """Operations that go to the server together, and who waits for what it says."""
+
+    __slots__ = ("futures", "operations", "unsaid")
+
+    def __init__(self, waiting: list[tuple[Operation, asyncio.Future[Reply]]]) -> None:
+        self.operations = [operation for operation, _ in waiting]
+        self.futures = [future for _, future in waiting]
+        self.unsaid: redis.ConnectionError | None = None  # why it could not be sent
+
+    def answer(self, found: list[Reply]) -> None:
+        for future, reply in zip(self.futures, found, strict=True):
+            if not future.done():
+                future.set_result(reply)
+
+    def fail(self, error: Exception) -> None:
+        for future in self.futures:
+            if not future.done():
+                future.set_exception(error)
 
 
 class Batch:
@@ -51,6 +77,10 @@ class Batch:
         self._connection: Any = None
         self._waiting: deque[tuple[Operation, asyncio.Future[Reply]]] = deque()
         self._flusher: asyncio.Task[None] | None = None
+        self._under_way: deque[_Call] = deque()
+        self._reader: asyncio.Task[None] | None = None
+        self._recovering = False
+        self._room = asyncio.Event()
 
     def runs_here(self) -> bool:
         """Whether the calling code runs on the loop."""
@@ -87,8 +117,8 @@ class Batch:
 
     async def drain(self) -> None:
         """Wait until all that was submitted is committed, and hang up."""
-        while self._flusher is not None:
-            await asyncio.wait([self._flusher])
+        while tasks := [task for task in (self._flusher, self._reader) if task is not None]:
+            await asyncio.wait(tasks)
         if self._connection is not None:
             await self._connection.disconnect()
 
@@ -105,26 +135,89 @@ class Batch:
         self.submit(operation).add_done_callback(done)
 
     async def _flush(self) -> None:
+        """Send what waits, no more than `_CALLS` ahead of the server."""
         try:
             while self._waiting:
                 await asyncio.sleep(0)  # who is ready in this turn of the loop comes along
-                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST))]
+                while self._recovering or len(self._under_way) >= _CALLS:
+                    self._room.clear()
+                    await self._room.wait()
+                call = _Call([self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST))])
                 try:
-                    answers = await self._commit([operation for operation, _ in batch])
+                    await self._say(call.operations)
+                except redis.ConnectionError as exc:
+                    call.unsaid = exc
                 except Exception as exc:  # noqa: BLE001 — it is told to those who wait
-                    for _, future in batch:
-                        if not future.done():
-                            future.set_exception(exc)
-                else:
-                    for (_, future), reply in zip(batch, answers, strict=True):
-                        if not future.done():
-                            future.set_result(reply)
+                    call.fail(exc)
+                    continue
+                self._under_way.append(call)
+                if self._reader is None:
+                    self._reader = self.loop.create_task(self._read(), name="errands-batch-reader")
         finally:
             self._flusher = None
 
-    async def _commit(self, operations: list[Operation]) -> list[Reply]:
+    async def _read(self) -> None:
+        """Take the server's answers to what is under way, in their order."""
+        try:
+            while self._under_way:
+                call = self._under_way[0]
+                try:
+                    answer = await self._next_answer(call)
+                    call.answer(replies(answer, call.operations, again=False))
+                except _TO_BE_SAID_AGAIN as exc:
+                    await self._recover(exc)
+                    continue
+                except Exception as exc:  # noqa: BLE001 — it is told to those who wait
+                    call.fail(exc)
+                self._under_way.popleft()
+                self._room.set()
+        finally:
+            self._reader = None
+            self._room.set()
+
+    async def _next_answer(self, call: _Call) -> Any:
+        if call.unsaid is not None:
+            raise call.unsaid
+        try:
+            async with asyncio.timeout(self._silence):
+                return await self._connection.read_response()
+        except (redis.ResponseError, redis.exceptions.BusyLoadingError):
+            raise
+        except _AWAY as exc:  # asyncio's TimeoutError is an OSError
+            raise NotHeard(str(exc) or f"no answer within {self._silence} s") from exc
+
+    async def _recover(self, problem: redis.RedisError) -> None:
+        """Say what is under way again, a call after the other, until the server answers. Nothing else is sent
+        meanwhile, so that the order stays."""
+        self._recovering = True
+        try:
+            await self._connection.disconnect(nowait=True)
+            unheard = problem if isinstance(problem, NotHeard) else None
+            while self._under_way:
+                call = self._under_way[0]
+                try:
+                    if self._out_of_time(problem):
+                        raise call.unsaid or problem
+                    call.answer(await self._commit(call.operations, None if call.unsaid else unheard))
+                except Exception as exc:  # noqa: BLE001 — it is told to those who wait
+                    call.fail(exc)
+                self._under_way.popleft()
+                # What was sent behind it may have been done.
+                unheard = NotHeard("the connection was lost")
+        finally:
+            self._recovering = False
+            self._room.set()
+
+    def _out_of_time(self, problem: BaseException) -> bool:
+        """Whether a caller has waited for an answer as long as callers wait."""
+        return self._patience < WORKER_SILENCE and isinstance(problem.__cause__, _TIMED_OUT)
+
+    async def _commit(self, operations: list[Operation], unheard: NotHeard | None) -> list[Reply]:
+        """Say `operations` until the server answers. `unheard`: they were said before, without an answer."""
         deadline = self.loop.time() + self._patience
-        said, unheard, tries = operations, None, 0
+        said, tries = operations, 0
+        if unheard is not None:
+            said = [said_again(operation) for operation in operations]
         while True:
             try:
                 answer = await self._call(said)
@@ -138,12 +231,12 @@ class Batch:
             except redis.exceptions.OutOfMemoryError as exc:
                 problem = exc
             tries += 1
-            out_of_time = self._patience < WORKER_SILENCE and isinstance(problem.__cause__, _TIMED_OUT)
-            if out_of_time or (tries > 1 and self.loop.time() >= deadline):
+            if self._out_of_time(problem) or (tries > 1 and self.loop.time() >= deadline):
                 raise unheard or problem
             await asyncio.sleep(min(0.01 * 2**tries, 1.0, max(0.0, deadline - self.loop.time())))
 
-    async def _call(self, operations: list[Operation]) -> Any:
+    async def _say(self, operations: list[Operation]) -> None:
+        """Send a call. A `redis.ConnectionError` says that nothing of it was done."""
         if self._connection is None:
             self._connection = self._pool.make_connection()
         connection = self._connection
@@ -154,6 +247,10 @@ class Batch:
         except _AWAY as exc:  # asyncio's TimeoutError is an OSError
             await connection.disconnect(nowait=True)
             raise redis.ConnectionError(str(exc) or f"no answer within {self._silence} s") from exc
+
+    async def _call(self, operations: list[Operation]) -> Any:
+        await self._say(operations)
+        connection = self._connection
         try:
             async with asyncio.timeout(self._silence):
                 return await self._answer(connection, operations)

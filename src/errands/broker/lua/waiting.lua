@@ -181,9 +181,7 @@ end
 local function give_up(context, run, asked)
   for _, each in ipairs(asked.rules) do
     local rule = rule_of(context, each, run)
-    if ungrant(rule.base, rule.member) then
-      redis.call('ZADD', context.prefix .. 'limits:waiting', 'XX', microseconds(context), rule.base)
-    end
+    if ungrant(rule.base, rule.member) then release(context, rule.base) end
   end
 end
 
