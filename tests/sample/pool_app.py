@@ -302,6 +302,8 @@ async def progresses(*, run: Run) -> str:
 @app.task(name="alone", queue=QUEUE)
 async def alone(word: str) -> bool:
     effect("asks", word)
+    while EFFECTS.read_text().count("asks ") < 2:  # who comes after one that asked is held until it has ended
+        await asyncio.sleep(0.01)
     granted = isolate_here()
     effect("alone-begins", word)
     await asyncio.sleep(0.1)

@@ -81,6 +81,7 @@ class Batch:
         self._reader: asyncio.Task[None] | None = None
         self._recovering = False
         self._room = asyncio.Event()
+        self._speaking = asyncio.Lock()  # one at a time on the connection
 
     def runs_here(self) -> bool:
         """Whether the calling code runs on the loop."""
@@ -143,14 +144,15 @@ class Batch:
                     self._room.clear()
                     await self._room.wait()
                 call = _Call([self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST))])
-                try:
-                    await self._say(call.operations)
-                except redis.ConnectionError as exc:
-                    call.unsaid = exc
-                except Exception as exc:  # noqa: BLE001 — it is told to those who wait
-                    call.fail(exc)
-                    continue
-                self._under_way.append(call)
+                async with self._speaking:
+                    try:
+                        await self._say(call.operations)
+                    except redis.ConnectionError as exc:
+                        call.unsaid = exc
+                    except Exception as exc:  # noqa: BLE001 — it is told to those who wait
+                        call.fail(exc)
+                        continue
+                    self._under_way.append(call)
                 if self._reader is None:
                     self._reader = self.loop.create_task(self._read(), name="errands-batch-reader")
         finally:
@@ -190,6 +192,7 @@ class Batch:
         """Say what is under way again, a call after the other, until the server answers. Nothing else is sent
         meanwhile, so that the order stays."""
         self._recovering = True
+        await self._speaking.acquire()  # who is sending just now comes first, and finds the line dead
         try:
             await self._connection.disconnect(nowait=True)
             unheard = problem if isinstance(problem, NotHeard) else None
@@ -205,6 +208,7 @@ class Batch:
                 # What was sent behind it may have been done.
                 unheard = NotHeard("the connection was lost")
         finally:
+            self._speaking.release()
             self._recovering = False
             self._room.set()
 
