@@ -231,7 +231,7 @@ def run_cli(rig: Rig, *arguments: str, expected: int = 0) -> str:
     from errands.doors.cli import records
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(records, "_app", lambda reference: rig.app)
+        patch.setattr(records, "errands_app", lambda reference: rig.app)
         answer = CliRunner().invoke(cli, [*arguments])
     assert answer.exit_code == expected, answer.output
     return answer.output

@@ -244,7 +244,7 @@ def test_the_command_line_erases(rig: Rig) -> None:
     about: dict[str, Any] = {"run_id": run_id, "at": 1_700_000_000.0, "task": "plain", "owner": "7"}
     rig.app.live.record(Event(kind=Kind.SUCCEEDED, result=TEXT, **about))
     with Beat(rig), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(records, "_app", lambda reference: rig.app)
+        patch.setattr(records, "errands_app", lambda reference: rig.app)
         asked = CliRunner().invoke(cli, ["people", "erase", "7", "--dry-run"])
         assert (asked.exit_code, "1 runs" in asked.output) == (0, True)
         assert TEXT in everything(rig)

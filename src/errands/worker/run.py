@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from errands.broker.runs import Reply, Verdict
 from errands.core import clock
-from errands.core.batches import filling
 from errands.core.effects import EffectStore
 from errands.core.errors import RunCancelled
 from errands.core.events import Event, Kind
@@ -339,14 +338,10 @@ class Run:
     def current(self) -> Iterator[Run]:
         """Make this the current run of the context inside the block."""
         token = current.set(self)
-        # Inline, the run is made in the middle of its caller's block; what it sends is not of that block.
-        block = filling.set(None) if filling.get() is not None else None
         try:
             yield self
         finally:
             current.reset(token)
-            if block is not None:
-                filling.reset(block)
 
     def _raise_if_over(self) -> None:
         if self._over is not None:

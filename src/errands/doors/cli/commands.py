@@ -62,7 +62,7 @@ def up(
     from errands.doors.local.workers import parse_worker
 
     workers = [parse_worker(text) for text in worker or ()]
-    up(Options(_required(app), web, seed, home, parse_port(port), workers))
+    up(Options(required(app), web, seed, home, parse_port(port), workers))
 
 
 def worker(
@@ -93,7 +93,7 @@ def worker(
         # Five lines on root's rights from each worker, to somebody who tries things out in a container.
         warnings.simplefilter("ignore", SecurityWarning)
     end_with_parent()
-    application = load_app(_required(app))
+    application = load_app(required(app))
     declared = declared_queues(application)
     wanted = [queue for queue in queues.split(",") if queue] or declared
     _require_known(wanted, declared)
@@ -121,7 +121,7 @@ def beat(
     from errands.doors.cli.application import load_app
     from errands.doors.cli.application import log_level as level_for
 
-    application = load_app(_required(app))
+    application = load_app(required(app))
     _when(beat_init)
     # Without a pid file: one left by a crash would keep it from starting.
     application.Beat(
@@ -133,7 +133,7 @@ def upgrade(app: AppOption = "") -> None:
     """Run the migrations that are missing."""
     from errands.doors.cli.application import load_app, upgrade_database
 
-    if upgrade_database(load_app(_required(app))):
+    if upgrade_database(load_app(required(app))):
         typer.echo("The database is up to date.")
     else:
         typer.echo("This application keeps nothing in a database.")
@@ -160,7 +160,7 @@ def doctor(
     from errands.doors.cli.application import load_app
     from errands.ops.doctor import Level, doctor
 
-    application = load_app(_required(app))
+    application = load_app(required(app))
     if not isinstance(application, Errands):
         raise LocalRunError(f"{app} is a plain Celery application; doctor looks at Errands applications.")
     findings = doctor(application)
@@ -188,7 +188,7 @@ def version() -> None:
     typer.echo(f"errands {__version__}")
 
 
-def _required(app: str) -> str:
+def required(app: str) -> str:
     if not app:
         raise LocalRunError(NO_APP)
     return app

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
-from errands.core.errors import ErrandsError
-from errands.doors.local.errors import LocalRunError
+from errands.doors.cli.admin import ReasonOption, errands_app, me, told
+from errands.doors.cli.commands import AppOption
 
 limits = typer.Typer(help="Limits of tasks: what holds, who waits; change, reset.")
 
-AppOption = Annotated[
-    str, typer.Option("--app", "-A", envvar="ERRANDS_APP", help="The application, as MODULE:NAME.")
-]
 Name = Annotated[str, typer.Argument(help="Of the task, or of the limit.")]
-ReasonOption = Annotated[str | None, typer.Option("--reason", help="For the audit trail.")]
 
 
 @limits.callback(invoke_without_command=True)
@@ -61,19 +56,6 @@ def reset(name: Name, app: AppOption = "", reason: ReasonOption = None) -> None:
 
 
 def _asked(app: str, question: Callable[[Any, Any], Any]) -> Any:
-    """Whoever can start programs with the application's settings can do anything to it: an admin."""
-    from errands.app import Errands
-    from errands.doors.cli.application import load_app
-    from errands.doors.cli.commands import NO_APP
-    from errands.ops.access import ADMIN, Person
     from errands.ops.limits import LimitOps
 
-    if not app:
-        raise LocalRunError(NO_APP)
-    application = load_app(app)
-    if not isinstance(application, Errands):
-        raise LocalRunError(f"{app} is a plain Celery application, which has no limits.")
-    try:
-        return question(LimitOps(application), Person(f"cli:{getpass.getuser()}", frozenset({ADMIN})))
-    except ErrandsError as exc:
-        raise LocalRunError(str(exc)) from exc
+    return told(lambda: question(LimitOps(errands_app(app)), me()))

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from errands.core.errors import ErrandsError
-from errands.doors.cli.commands import AppOption, _required
-from errands.doors.local.errors import LocalRunError
+from errands.doors.cli.admin import ReasonOption, errands_app, me, told
+from errands.doors.cli.commands import AppOption
 
 TaskOption = Annotated[str | None, typer.Option(help="Only those of this task.")]
 QueueOption = Annotated[str | None, typer.Option(help="Only those of this queue.")]
 TextOption = Annotated[str | None, typer.Option("--text", help="Only those whose reason holds this text.")]
 SinceOption = Annotated[datetime | None, typer.Option(help="Only those that came since then (local time).")]
 UntilOption = Annotated[datetime | None, typer.Option(help="Only those that came before then (local time).")]
-ReasonOption = Annotated[str | None, typer.Option("--reason", help="For the audit trail.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only count.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
@@ -36,7 +35,9 @@ def show(
     """List dead letters, the newest first."""
     from errands.ops.views import Ops
 
-    found = _do(lambda: Ops(_app(app)).dead_letters(_me(), limit, _match(task, queue, text, since, until)))
+    found = told(
+        lambda: Ops(errands_app(app)).dead_letters(me(), limit, _match(task, queue, text, since, until))
+    )
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
@@ -62,22 +63,19 @@ def replay(
     """Send the runs of dead letters again; exit status 1 if one could not be."""
     from errands.ops.dead_letters import DeadLetters
 
-    letters, refused = DeadLetters(_app(app)), []
+    letters, refused = DeadLetters(errands_app(app)), []
     if ids:
         for letter_id in ids:
             try:
-                letters.replay(_me(), letter_id, reason=reason, trust=trust)
+                letters.replay(me(), letter_id, reason=reason, trust=trust)
             except ErrandsError as exc:
                 refused.append({"id": letter_id, "why": str(exc)})
         done = len(ids) - len(refused)
     else:
         match, done, after = _match(task, queue, text, since, until), 0, None
         while True:
-            answer = _do(
-                lambda after=after: letters.replay_all(
-                    _me(), match, reason=reason, trust=trust, dry_run=dry_run, after=after
-                )
-            )
+            step = partial(letters.replay_all, me(), match, reason=reason, trust=trust, dry_run=dry_run)
+            answer = told(partial(step, after=after))
             if dry_run:
                 typer.echo(f"{answer['matched']} dead letters match.")
                 return
@@ -110,13 +108,13 @@ def delete(
     """Throw dead letters away."""
     from errands.ops.dead_letters import DeadLetters
 
-    letters, match = DeadLetters(_app(app)), _match(task, queue, text, since, until)
+    letters, match = DeadLetters(errands_app(app)), _match(task, queue, text, since, until)
     if ids:
         for letter_id in ids:
-            _do(lambda letter_id=letter_id: letters.delete(_me(), letter_id, reason=reason))
+            told(partial(letters.delete, me(), letter_id, reason=reason))
         typer.echo(f"{len(ids)} thrown away.")
         return
-    matched = _do(lambda: letters.delete_all(_me(), match, dry_run=True))["matched"]
+    matched = told(lambda: letters.delete_all(me(), match, dry_run=True))["matched"]
     typer.echo(f"{matched} dead letters match.")
     if dry_run or not matched:
         return
@@ -124,7 +122,7 @@ def delete(
         typer.confirm("Throw them away?", abort=True)
     done, after = 0, None
     while True:
-        answer = _do(lambda after=after: letters.delete_all(_me(), match, reason=reason, after=after))
+        answer = told(partial(letters.delete_all, me(), match, reason=reason, after=after))
         done, after = done + answer["deleted"], answer["after"]
         if after is None:
             break
@@ -141,34 +139,18 @@ def erase(
     """Clear the content of all runs that belong to a person or are about them."""
     from errands.ops.erase import Erasing
 
-    erasing = Erasing(_app(app))
-    found = _do(lambda: erasing.erase_person(_me(), person, dry_run=True))
+    erasing = Erasing(errands_app(app))
+    found = told(lambda: erasing.erase_person(me(), person, dry_run=True))
     typer.echo(f"{found['runs']} runs, {found['unsent']} that were not sent yet.")
     if dry_run:
         return
     if not yes:
         typer.confirm(f"Erase {person}? This cannot be undone.", abort=True)
-    answer = _do(lambda: erasing.erase_person(_me(), person, reason=reason))
+    answer = told(lambda: erasing.erase_person(me(), person, reason=reason))
     typer.echo(
         f"Erased: {answer['runs']} runs, {answer['revoked']} of which waited and were revoked, "
         f"{answer['dead_letters']} dead letters."
     )
-
-
-def _app(reference: str) -> Any:
-    from errands.app import Errands
-    from errands.doors.cli.application import load_app
-
-    application = load_app(_required(reference))
-    if not isinstance(application, Errands):
-        raise LocalRunError(f"{reference} is a plain Celery application; it has no records.")
-    return application
-
-
-def _me() -> Any:
-    from errands.ops.access import ADMIN, Person
-
-    return Person(f"cli:{getpass.getuser()}", frozenset({ADMIN}))
 
 
 def _match(
@@ -180,10 +162,3 @@ def _match(
         task=task, queue=queue, reason=text, since=since.astimezone() if since else None,
         until=until.astimezone() if until else None,
     )  # fmt: skip
-
-
-def _do(deed: Any) -> Any:
-    try:
-        return deed()
-    except ErrandsError as exc:
-        raise LocalRunError(str(exc)) from exc

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
-from errands.core.errors import ErrandsError
-from errands.doors.local.errors import LocalRunError
+from errands.doors.cli.admin import ReasonOption, errands_app, me, told
+from errands.doors.cli.commands import AppOption
 
 schedules = typer.Typer(help="Schedules: their next due times; pause, resume, run now.")
 
-AppOption = Annotated[
-    str, typer.Option("--app", "-A", envvar="ERRANDS_APP", help="The application, as MODULE:NAME.")
-]
 Name = Annotated[str, typer.Argument(help="The schedule's name.")]
-ReasonOption = Annotated[str | None, typer.Option("--reason", help="For the audit trail.")]
 
 
 @schedules.callback(invoke_without_command=True)
@@ -81,22 +76,6 @@ def _line(last: dict[str, Any]) -> str:
 
 
 def _asked(app: str, ask: Callable[[Any, Any], Any]) -> Any:
-    from errands.app import Errands
-    from errands.doors.cli.application import load_app
-    from errands.doors.cli.commands import NO_APP
-    from errands.ops.access import ADMIN, Person
     from errands.ops.schedules import Schedules
 
-    if not app:
-        raise LocalRunError(NO_APP)
-    application = load_app(app)
-    if not isinstance(application, Errands):
-        raise LocalRunError(
-            f"{app} is a plain Celery application; schedules are those of Errands applications."
-        )
-    # Whoever can start programs with the application's settings can do anything to it.
-    who = Person(f"cli:{getpass.getuser()}", frozenset({ADMIN}))
-    try:
-        return ask(Schedules(application), who)
-    except ErrandsError as exc:
-        raise LocalRunError(str(exc)) from exc
+    return told(lambda: ask(Schedules(errands_app(app)), me()))
