@@ -72,7 +72,7 @@ def test_a_chunk_is_one_round_trip(app: Errands) -> None:
 
 
 def test_calls_are_read_a_chunk_ahead_and_no_further(app: Errands) -> None:
-    """A million calls need no more memory than a chunk."""
+    """A million calls need no more memory than two chunks: one on its way while the next is made ready."""
     seen: list[int] = []
 
     def calls() -> Iterator[tuple[int]]:
@@ -81,7 +81,8 @@ def test_calls_are_read_a_chunk_ahead_and_no_further(app: Errands) -> None:
             yield (n,)
 
     app.tasks["add"].delay_many(calls(), chunk=10)
-    assert seen == [n // 10 * 10 for n in range(100)]
+    begun = [n // 10 * 10 for n in range(100)]
+    assert all(chunk - 10 <= accepted <= chunk for accepted, chunk in zip(seen, begun, strict=True)), seen
 
 
 def test_large_messages_go_in_smaller_chunks(app: Errands) -> None:
