@@ -19,13 +19,15 @@ from errands.broker.keys import Keys
 from errands.broker.limits import Limits
 from errands.broker.runs import LiveRuns
 from errands.broker.streams.dead_letters import recorder
+from errands.core import limits as core_limits
 from errands.core.batches import BatchStatus
+from errands.core.declaring import check_options, check_rules, take_rules
 from errands.core.effects import EffectStore
 from errands.core.errors import ConfigurationError
 from errands.core.limits import Concurrency, Limit, declared
 from errands.core.retry import Retry
 from errands.core.secrets import Keyring
-from errands.core.task import Queue, Rules, priority_of
+from errands.core.task import Queue
 from errands.core.unique import Unique
 from errands.defaults import celery_configuration
 from errands.sending import Sending
@@ -85,6 +87,7 @@ class Errands(Sending):
         self.keyring: Keyring = self.settings.keyring()
         self.signer = self.settings.signer()
         self.erasers: list[Callable[[str, list[str]], int | None]] = []
+        self.added_limits: dict[str, Limit] = {}
         self.keys = Keys(self.settings.key_prefix)
         self.clients = Clients(self.settings.valkey_url)
         self.resources = Resources()
@@ -158,30 +161,15 @@ class Errands(Sending):
         """
 
         def declare(function: Callable[..., Any]) -> Any:
-            limits = options.pop("limit", ())
-            rules = Rules(
-                queue=options.pop("queue", None),
-                priority=_priority(function, options),
-                retry=options.pop("retry", None),
-                aliases=tuple(options.pop("aliases", ())),
-                unique=options.pop("unique", None),
-                limits=tuple(limits) if isinstance(limits, list | tuple) else (limits,),
-                at_most=options.pop("at_most", None),
-                fair_by=options.pop("fair_by", None),
-                deadline=options.pop("deadline", None),
-                offload=options.pop("offload", False),
-            )
-            soft, hard = options.get("soft_time_limit"), options.get("time_limit")
-            if soft and hard and soft > hard:
-                name = options.get("name") or function.__qualname__
-                raise ConfigurationError(
-                    f"task {name!r}: soft_time_limit={soft} is longer than time_limit={hard}; "
-                    "the soft limit comes first"
-                )
-            options.pop("pydantic", None)  # arguments are always checked
+            left = dict(options)  # one decorator may make several tasks
+            called = left.get("name") or self.gen_task_name(function.__name__, function.__module__)
+            rules = take_rules(called, left)
+            check_options(called, left, self.settings.time_limit)
+            check_rules(called, rules, function, skip_first=bool(left.get("bind")))
+            left.pop("pydantic", None)  # arguments are always checked
             # An app's tasks are its own, also where two apps share a process.
-            options.setdefault("shared", False)
-            return super(Errands, self).task(rules=rules, **options)(function)
+            left.setdefault("shared", False)
+            return super(Errands, self).task(rules=rules, **left)(function)
 
         return declare if function is None else declare(function)
 
@@ -225,6 +213,17 @@ class Errands(Sending):
         self.erasers.append(function)
         return function
 
+    def add_limit(self, limit: Limit) -> None:
+        """Declare a limit that runs take from while they are at work, by `run.allow`: see `docs/limits.md`.
+
+        Args:
+            limit: `Limit("100/m", name="messages")`. Tasks may share it, as any limit with a name.
+
+        Raises:
+            ConfigurationError: it has no name, goes by arguments, or another one of this name differs.
+        """
+        self.added_limits = core_limits.added(self.added_limits, limit)
+
     # -- parts
 
     @property
@@ -251,7 +250,7 @@ class Errands(Sending):
             task.name: task.rules.of_rates_and_slots for task in self.tasks.values() if isinstance(task, Task)
         }
         inline = self._inline_runs.limits.changed if self.settings.inline else None
-        return Limits(self.clients, self.keys, declared(rules), inline)
+        return Limits(self.clients, self.keys, declared(rules, self.added_limits), inline)
 
     @property
     def valkey(self) -> redis.Redis:
@@ -321,11 +320,3 @@ class Errands(Sending):
         except ConfigurationError as exc:
             logger.critical("%s", exc)
             raise SystemExit(f"errands: {exc}") from exc
-
-
-def _priority(function: Any, options: dict[str, Any]) -> int | None:
-    try:
-        return priority_of(options.pop("priority", None))
-    except ValueError as exc:
-        name = options.get("name") or getattr(function, "__qualname__", function)
-        raise ConfigurationError(f"task {name!r}: {exc}") from exc

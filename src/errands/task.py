@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, get_type_hin
 import celery
 from celery.result import AsyncResult
 
-from errands.core.arguments import Arguments, secrets_of
+from errands.core.arguments import Arguments
+from errands.core.declaring import check_rules
 from errands.core.errors import InvalidArguments
-from errands.core.fairness import check_fair_by
-from errands.core.limits import check_all
 from errands.core.task import Rules
 from errands.store.sessions import is_session
 from errands.worker import admission, execution, settling
@@ -71,8 +70,7 @@ class Task(celery.Task, Generic[P, R]):
         cls.is_async = inspect.iscoroutinefunction(function)
         cls.typing = False  # the check against the type hints says more, and knows of resources
         cls.run = _bridge(function, takes_itself=cls.takes_itself)
-        parameters = list(inspect.signature(function).parameters)[cls.takes_itself :]
-        cls.rules.check(cls.name, parameters, secrets_of(function))
+        check_rules(cls.name, cls.rules, function, skip_first=cls.takes_itself)
 
     @cached_property
     def arguments(self) -> Arguments:
@@ -81,11 +79,8 @@ class Task(celery.Task, Generic[P, R]):
             self.name, self.function, is_resource=self.app.resources.has, skip_first=self.takes_itself,
             aliases=self.rules.aliases,
         )  # fmt: skip
-        if self.rules.unique is not None:  # only now it is known which parameters are given by the worker
-            self.rules.unique.check(self.name, found.names, found.secrets)
-        if self.rules.fair_by is not None:
-            check_fair_by(self.name, self.rules.fair_by, found.names, found.secrets)
-        check_all(self.name, self.rules.of_rates_and_slots, found.names, found.secrets)
+        # Only now it is known which parameters are given by the worker, and what lies deep inside of others.
+        self.rules.check(self.name, found.names, found.secrets, found.hints)
         return found
 
     def apply_async(

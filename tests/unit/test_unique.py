@@ -78,21 +78,20 @@ def enqueued(app: Errands, errands_clock: FakeClock) -> Iterator[Enqueued]:
     ],
 )
 def test_what_cannot_work_is_refused_at_declaration(app: Errands, rule: dict[str, Any], problem: str) -> None:
-    @app.task(name="letters.send", unique=Unique(**rule))
-    def send(user_id: int, password: Secret[str] = "") -> None: ...
-
     with pytest.raises(ConfigurationError) as refused:
-        app.finalize()
+
+        @app.task(name="letters.send", unique=Unique(**rule))
+        def send(user_id: int, password: Secret[str] = "") -> None: ...
+
     assert str(refused.value).startswith("task 'letters.send': unique: ")
     assert problem in str(refused.value)
 
 
 def test_what_is_no_rule_is_refused(app: Errands) -> None:
-    @app.task(name="t", unique=True)  # type: ignore[call-overload, untyped-decorator]
-    def t() -> None: ...
-
     with pytest.raises(ConfigurationError, match=r"task 't': unique=True: use Unique\(…\)"):
-        app.finalize()
+
+        @app.task(name="t", unique=True)  # type: ignore[call-overload, untyped-decorator]
+        def t() -> None: ...
 
 
 def test_what_the_worker_gives_is_no_argument(app: Errands) -> None:

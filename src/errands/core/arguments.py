@@ -80,6 +80,7 @@ class Arguments:
         # A call of these parameters alone is put together by name; `bind` would take longer than the check.
         self._simple = all(parameter.kind in _SIMPLE for parameter in sent)
         self.names = [parameter.name for parameter in sent]
+        self.hints = {name: hint for name, hint in hints.items() if name in fields}
         self._positions = sum(parameter.kind is _KINDS.POSITIONAL_OR_KEYWORD for parameter in sent)
         self._required = {parameter.name for parameter in sent if parameter.default is _KINDS.empty}
         try:
@@ -290,13 +291,9 @@ class Arguments:
         return tuple(args), kwargs
 
 
-def secrets_of(function: Callable[..., Any]) -> set[str]:
-    """The names of a function's secret parameters, as far as its type hints can be read by now."""
-    try:
-        hints = typing.get_type_hints(function, include_extras=True)
-    except (NameError, TypeError):
-        return set()  # `Arguments` says what is wrong with them
-    return {name for name, hint in hints.items() if name != "return" and _is_secret(hint)}
+def secrets_among(hints: Mapping[str, Any]) -> set[str]:
+    """The names of those parameters that are secret as a whole."""
+    return {name for name, hint in hints.items() if _is_secret(hint)}
 
 
 def _hints(task: str, function: Callable[..., Any]) -> dict[str, Any]:

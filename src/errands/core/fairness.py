@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from errands.core.errors import ConfigurationError
+from errands.core.paths import dead_end
 
 _LONGEST = 64  # characters of a tenant that are kept as they are
 
 
-def check_fair_by(task: str, path: str, parameters: Collection[str], secrets: Collection[str] = ()) -> None:
+def check_fair_by(
+    task: str, path: str, parameters: Collection[str], secrets: Collection[str] = (),
+    hints: Mapping[str, Any] | None = None,
+) -> None:  # fmt: skip
     """Refuse a `fair_by` that names no argument, or a secret one.
 
     Args:
@@ -20,6 +24,7 @@ def check_fair_by(task: str, path: str, parameters: Collection[str], secrets: Co
         path: an argument, or what is inside of one: "order.school_id".
         parameters: of the task's function, by name.
         secrets: those of them that are secret.
+        hints: their type hints, by name.
 
     Raises:
         ConfigurationError: it names the task and the rule.
@@ -40,6 +45,8 @@ def check_fair_by(task: str, path: str, parameters: Collection[str], secrets: Co
             f"task {task!r}: fair_by={path!r} is a secret, and a tenant is written down in the open: name "
             "another argument"
         )
+    if why := dead_end(path, hints or {}):
+        raise ConfigurationError(f"task {task!r}: fair_by={path!r} leads nowhere: {why}")
 
 
 def tenant_of(value: Any) -> str:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from errands.core.errors import ConfigurationError, InvalidArguments
+from errands.core.paths import dead_end
 
 _RATE = re.compile(r"(\d+)/(\d*)(s|m|h|d)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -125,18 +126,22 @@ class Limit:
         """The rate, read."""
         return Bound.parse(self.rate)
 
-    def check(self, task: str, parameters: Collection[str], secrets: Collection[str] = ()) -> None:
+    def check(
+        self, task: str, parameters: Collection[str], secrets: Collection[str] = (),
+        hints: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         """Refuse a rule that cannot work for `task`.
 
         Args:
             task: its name.
             parameters: of its function, by name.
             secrets: those of them that are secret.
+            hints: their type hints, by name.
 
         Raises:
             ConfigurationError: it names the task, the rule and what is wrong.
         """
-        _check(task, f"limit={self.rate!r}", self, parameters, secrets)
+        _check(task, f"limit={self.rate!r}", self, parameters, secrets, hints or {})
         if self.bound.kind != RATE:
             raise ConfigurationError(
                 f'task {task!r}: limit={self.rate!r} has no period: write "{self.rate}/m", or '
@@ -174,9 +179,12 @@ class Concurrency:
         """How many, read."""
         return Bound.parse(self.at_once)
 
-    def check(self, task: str, parameters: Collection[str], secrets: Collection[str] = ()) -> None:
+    def check(
+        self, task: str, parameters: Collection[str], secrets: Collection[str] = (),
+        hints: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         """Refuse a rule that cannot work for `task`: see `Limit.check`."""
-        _check(task, f"at_most={self.at_once!r}", self, parameters, secrets)
+        _check(task, f"at_most={self.at_once!r}", self, parameters, secrets, hints or {})
         if self.bound.kind != SLOTS:
             raise ConfigurationError(
                 f"task {task!r}: at_most={self.at_once!r} is a rate: use limit=Limit({self.at_once!r})"
@@ -191,16 +199,21 @@ Rule = Limit | Concurrency
 
 
 def check_all(
-    task: str, rules: Sequence[Rule], parameters: Collection[str], secrets: Collection[str] = ()
-) -> None:
+    task: str, limits: Sequence[Limit], at_most: Concurrency | None, parameters: Collection[str],
+    secrets: Collection[str] = (), hints: Mapping[str, Any] | None = None,
+) -> None:  # fmt: skip
     """Refuse rules that cannot work for `task`, or not beside each other: see `Limit.check`."""
     names: set[str] = set()
-    for rule in rules:
-        if not isinstance(rule, Limit | Concurrency):
+    told: list[tuple[str, Any, type[Rule]]] = [("limit", rule, Limit) for rule in limits]
+    if at_most is not None:
+        told.append(("at_most", at_most, Concurrency))
+    for word, rule, kind in told:
+        if not isinstance(rule, kind):
             raise ConfigurationError(
-                f"task {task!r}: {rule!r}: use limit=Limit(…) and at_most=Concurrency(…)"
+                f"task {task!r}: {word}={rule!r}: use limit=Limit(…) for how often, and "
+                "at_most=Concurrency(…) for how many at once"
             )
-        rule.check(task, parameters, secrets)
+        rule.check(task, parameters, secrets, hints)
         name = full_name(task, rule)
         if name in names:
             raise ConfigurationError(
@@ -231,17 +244,39 @@ class Declared(NamedTuple):
     tasks: tuple[str, ...]
 
 
-def declared(rules_of: Mapping[str, Sequence[Rule]]) -> dict[str, Declared]:
+def added(limits: Mapping[str, Limit], limit: Limit) -> dict[str, Limit]:
+    """`limits` and one more, by name: those that runs take from while they are at work.
+
+    Raises:
+        ConfigurationError: it has no name, goes by arguments, or another one of this name differs.
+    """
+    said = f"app.add_limit({limit!r})"
+    if limit.name is None or not _NAME.fullmatch(limit.name):
+        raise ConfigurationError(f"{said}: give it a name of up to 100 letters, digits, '.', '-' and '_'")
+    if limit.by is not None or limit.counts is not None:
+        raise ConfigurationError(f"{said}: it has no arguments to go by; run.allow says how much it takes")
+    if limit.bound.kind != RATE:
+        raise ConfigurationError(f'{said}: it has no period: write "{limit.rate}/m"')
+    if limits.get(limit.name, limit).bound != limit.bound:
+        raise ConfigurationError(f"{said}: it is {limits[limit.name].rate} elsewhere")
+    return {**limits, limit.name: limit}
+
+
+def declared(
+    rules_of: Mapping[str, Sequence[Rule]], taken_from: Mapping[str, Limit] | None = None
+) -> dict[str, Declared]:
     """All limits of an app, by kind and name.
 
     Args:
         rules_of: the rules of each task, by its name.
+        taken_from: the limits that runs take from while they are at work.
 
     Raises:
         ConfigurationError: two tasks share a limit and say differently what it is.
     """
     found: dict[str, Declared] = {}
-    for task, rules in sorted(rules_of.items()):
+    of_runs = {"run.allow": tuple(taken_from.values())} if taken_from else {}
+    for task, rules in [*of_runs.items(), *sorted(rules_of.items())]:
         for rule in rules:
             name = full_name(task, rule)
             known = found.get(name, Declared(rule.name or task, rule.bound, rule.by, ()))
@@ -299,7 +334,10 @@ def key_of(value: Any) -> str:
     return "#" + hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
 
 
-def _check(task: str, said: str, rule: Rule, parameters: Collection[str], secrets: Collection[str]) -> None:
+def _check(
+    task: str, said: str, rule: Rule, parameters: Collection[str], secrets: Collection[str],
+    hints: Mapping[str, Any],
+) -> None:  # fmt: skip
     try:
         _ = rule.bound
     except ConfigurationError as exc:
@@ -323,3 +361,5 @@ def _check(task: str, said: str, rule: Rule, parameters: Collection[str], secret
                 f"task {task!r}: {said}: {word}={path!r} is a secret, and what a limit goes by is written "
                 "down in the open: name another argument"
             )
+        if why := dead_end(path, hints):
+            raise ConfigurationError(f"task {task!r}: {said}: {word}={path!r} leads nowhere: {why}")

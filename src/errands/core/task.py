@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from errands.core.errors import ConfigurationError
 from errands.core.fairness import check_fair_by
 from errands.core.limits import Concurrency, Limit, Rule, check_all
 from errands.core.retry import Retry
-from errands.core.unique import Unique
+from errands.core.unique import Unique, is_time
 
 NO_RETRY = Retry(times=0)
 
@@ -86,43 +87,51 @@ class Rules:
     deadline: float | None = None
     offload: bool = False
 
-    def __post_init__(self) -> None:
-        if self.priority is not None and not (isinstance(self.priority, int) and 0 <= self.priority <= 9):
-            raise ConfigurationError(f"priority {self.priority!r}: use 0 to 9, or {', '.join(LEVELS)}")
-        if self.retry is not None and not isinstance(self.retry, Retry):
-            raise ConfigurationError(f"retry={self.retry!r}: use Retry(times, first=seconds, most=seconds)")
-
-    def check(self, task: str, parameters: Collection[str], secrets: Collection[str] = ()) -> None:
+    def check(
+        self, task: str, parameters: Collection[str], secrets: Collection[str] = (),
+        hints: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         """Refuse rules that cannot work for a task with these parameters.
 
         Args:
             task: its name.
             parameters: of its function, by name.
             secrets: those of them that are secret.
+            hints: their type hints, by name, as far as they are known.
 
         Raises:
             ConfigurationError: it names the task and the rule.
         """
+        for problem in self._wrong_values():
+            raise ConfigurationError(f"task {task!r}: {problem}")
         if self.unique is not None:
             if not isinstance(self.unique, Unique):
                 raise ConfigurationError(f"task {task!r}: unique={self.unique!r}: use Unique(…)")
-            self.unique.check(task, parameters, secrets)
-        check_all(task, self.of_rates_and_slots, parameters, secrets)
+            self.unique.check(task, parameters, secrets, hints)
+        check_all(task, self.limits, self.at_most, parameters, secrets, hints)
         if self.fair_by is not None:
-            check_fair_by(task, self.fair_by, parameters, secrets)
-        if self.deadline is not None:
-            self._check_deadline(task, self.deadline)
-
-    def _check_deadline(self, task: str, deadline: object) -> None:
-        if isinstance(deadline, bool) or not isinstance(deadline, int | float) or not deadline > 0:
-            raise ConfigurationError(
-                f"task {task!r}: deadline={deadline!r}: use the seconds that a run has, more than 0"
-            )
+            check_fair_by(task, self.fair_by, parameters, secrets, hints)
         wait = self.unique.wait if self.unique is not None else None
-        if wait is not None and wait >= deadline:
+        if wait is not None and self.deadline is not None and wait >= self.deadline:
             raise ConfigurationError(
-                f"task {task!r}: deadline={deadline!r} is over before unique's wait={wait!r} is"
+                f"task {task!r}: deadline={self.deadline!r} is over before unique's wait={wait!r} is"
             )
+
+    def _wrong_values(self) -> Iterator[str]:
+        priority: Any = self.priority
+        retry: Any = self.retry
+        offload: Any = self.offload
+        deadline = self.deadline
+        if self.queue is not None and not (isinstance(self.queue, str) and self.queue):
+            yield f"queue={self.queue!r}: use the name of a queue"
+        if priority is not None and not (type(priority) is int and 0 <= priority <= 9):
+            yield f"priority={priority!r}: use 0 to 9, or {', '.join(map(repr, LEVELS))}"
+        if retry is not None and not isinstance(retry, Retry):
+            yield f"retry={retry!r}: use Retry(times, first=seconds, most=seconds)"
+        if not isinstance(offload, bool):
+            yield f"offload={offload!r}: use True or False"
+        if deadline is not None and not is_time(deadline):
+            yield f"deadline={deadline!r}: use the seconds that a run has, more than 0"
 
     @property
     def of_calls(self) -> bool:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
 from errands.core.errors import ConfigurationError
+from errands.core.paths import dead_end
 from errands.core.states import FINAL, OPEN, State
 
 KEEP, REPLACE, DEBOUNCE = "keep", "replace", "debounce"
 _CHOICES = (KEEP, REPLACE, DEBOUNCE)
 WAITING = frozenset({State.SCHEDULED, State.QUEUED, State.RETRYING})
+_LONGEST = 100 * 366 * 86_400  # seconds
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=str).encode
 
 
@@ -44,6 +47,15 @@ class Unique:
     wait: float | None = None
     most: float | None = None
 
+    def __post_init__(self) -> None:
+        # Lists and sets do as well as tuples; the rule itself is a value, and has to stay the same.
+        for name in ("by", "while_"):
+            given = getattr(self, name)
+            if isinstance(given, Iterable) and not isinstance(given, str):
+                object.__setattr__(
+                    self, name, tuple(sorted(given) if isinstance(given, AbstractSet) else given)
+                )
+
     @property
     def names(self) -> tuple[str, ...]:
         """What `by` names; () for all arguments."""
@@ -62,22 +74,32 @@ class Unique:
         """Whether a second request has a say in what the first one's run does."""
         return self.on_conflict != KEEP
 
-    def check(self, task: str, parameters: Collection[str], secrets: Collection[str] = ()) -> None:
+    def check(
+        self, task: str, parameters: Collection[str], secrets: Collection[str] = (),
+        hints: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         """Refuse a rule that cannot work for `task`.
 
         Args:
             task: its name.
             parameters: of its function, by name.
             secrets: those of them that are secret.
+            hints: their type hints, by name.
 
         Raises:
             ConfigurationError: it names the task and what is wrong.
         """
-        for problem in (self._wrong_names(parameters, secrets), self._wrong_states(), self._wrong_choice()):
+        for problem in (
+            self._wrong_names(parameters, secrets, hints or {}), self._wrong_states(), self._wrong_choice(),
+        ):  # fmt: skip
             if problem:
                 raise ConfigurationError(f"task {task!r}: unique: {problem}")
 
-    def _wrong_names(self, parameters: Collection[str], secrets: Collection[str]) -> str | None:
+    def _wrong_names(
+        self, parameters: Collection[str], secrets: Collection[str], hints: Mapping[str, Any]
+    ) -> str | None:
+        if self.by is not None and not isinstance(self.by, str | tuple):
+            return f"by={self.by!r}: use names of arguments"
         if self.by is not None and not self.names:
             return "by names no argument; leave it out to compare all of them"
         for name in self.names:
@@ -88,11 +110,15 @@ class Unique:
                 return f"by={name!r} names no argument; the task takes {', '.join(parameters) or 'none'}"
             if argument in secrets:
                 return f"by={name!r} is a secret, which is never compared; name another argument"
+            if why := dead_end(name, hints):
+                return f"by={name!r} leads nowhere: {why}"
         return None
 
     def _wrong_states(self) -> str | None:
-        if self.within is not None and not _is_time(self.within):
+        if self.within is not None and not is_time(self.within):
             return f"within={self.within!r}: use seconds above 0"
+        if self.while_ is not None and not isinstance(self.while_, str | tuple):
+            return f"while_={self.while_!r}: use states: {', '.join(State)}"
         try:
             states = self.states
         except ValueError as exc:
@@ -113,9 +139,9 @@ class Unique:
         debounces = self.on_conflict == DEBOUNCE
         if not debounces and (self.wait is not None or self.most is not None):
             return f"wait and most belong to on_conflict='debounce', not to {self.on_conflict!r}"
-        if debounces and not _is_time(self.wait):
+        if debounces and not is_time(self.wait):
             return f"on_conflict='debounce' needs wait=seconds above 0, not {self.wait!r}"
-        if self.most is not None and not (_is_time(self.most) and self.most >= (self.wait or 0)):
+        if self.most is not None and not (is_time(self.most) and self.most >= (self.wait or 0)):
             return f"most={self.most!r}: use seconds, and not less than wait={self.wait!r}"
         if self.on_conflict == REPLACE and self.by is None:
             return (
@@ -136,8 +162,9 @@ class Unique:
         return f"{task}:{digest}"
 
 
-def _is_time(seconds: Any) -> bool:
-    return isinstance(seconds, int | float) and 0 < seconds < float("inf")
+def is_time(seconds: Any) -> bool:
+    """Whether that can be a time: seconds, more than 0 and less than a hundred years."""
+    return not isinstance(seconds, bool) and isinstance(seconds, int | float) and 0 < seconds < _LONGEST
 
 
 def _at(values: Mapping[str, Any], path: str) -> Any:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from errands.core.errors import InvalidArguments
+from errands.core.unique import is_time
 from errands.task import Task
 
 FIELD = "deadline"  # of the header `errands`: seconds since 1970
@@ -24,7 +25,7 @@ def seconds_of(name: str, task: Any, options: dict[str, Any]) -> float | None:
     given = options.get("deadline")
     if given is None:
         return task.rules.deadline if isinstance(task, Task) else None
-    if isinstance(given, bool) or not isinstance(given, int | float) or given <= 0:
+    if not is_time(given):
         raise InvalidArguments(name, [f"deadline={given!r}: give the seconds that the run has, more than 0"])
     return float(given)
 

@@ -22,8 +22,8 @@ from errands.sending.batches import Batching
 from errands.sending.calls import Call, read_call, tell_after
 from errands.sending.membership import member_on_commit
 from errands.sending.one import Context
+from errands.sending.options import checked
 from errands.sending.scheduled import ScheduledCalls
-from errands.sending.terms import numbered
 from errands.task import Task
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Sending(Batching, ScheduledCalls):
                 return first
         run_id = task_id or self.new_id()
         owner = self.envelope(None, None, owner)["errands"].get("owner")
-        options, eta = _absolute(numbered(name, {**options, **member_on_commit(name)}))
+        options, eta = _absolute(checked(name, {**options, **member_on_commit(name)}))
         args, kwargs = self.offload_with(session, self.tasks.get(name), args, kwargs, run_id)
         outbox.add(
             session, self.publish_committed, run_id=run_id, task=name, args=list(args), kwargs=dict(kwargs),

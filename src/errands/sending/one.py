@@ -22,10 +22,11 @@ from errands.core.events import Event, Kind
 from errands.sending import deadlines, refusals, rules
 from errands.sending.calls import Call, somebody_listens, tell_after, tell_before
 from errands.sending.membership import batch_of_call, collected
+from errands.sending.options import checked
 from errands.sending.payloads import Offloading
 from errands.sending.plan import Plan
 from errands.sending.result import SentResult
-from errands.sending.terms import Terms, is_ours, numbered, told
+from errands.sending.terms import Terms, is_ours, told
 from errands.task import Task
 
 logger = logging.getLogger("errands")
@@ -87,7 +88,7 @@ class OneCall(Offloading):
         task = applied or self.tasks.get(name)
         if applied is None and getattr(task, "function", None) is not None and task.arguments.secrets:
             args, kwargs = self.prepare(task, args or (), kwargs or {})  # nobody else could seal them
-        options = numbered(name, {"countdown": countdown, "eta": eta, **options})
+        options = checked(name, {"countdown": countdown, "eta": eta, **options})
         payload = partial(any_payload, args, kwargs) if applied else partial(self.by_name, name, args, kwargs)
         call = self._call(self.context(), name, task, payload, task_id, None, options)
         if call is None:
@@ -152,8 +153,8 @@ class OneCall(Offloading):
     ) -> Call | Later:  # fmt: skip
         """A checked call, or, where Celery has to send it, the function that has it do so."""
         args, kwargs = args or (), kwargs or {}
-        if "priority" in options:
-            options = numbered(task.name, options)
+        if options:
+            options = checked(task.name, options)
         try:
             payload = self.checked(task, args, kwargs)
         except InvalidArguments:

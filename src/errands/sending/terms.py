@@ -13,8 +13,6 @@ from celery.utils.nodenames import anon_nodename
 from celery.utils.time import maybe_make_aware
 
 from errands.broker.message import NOTHING_FOLLOWS, Message, Payload, text_of
-from errands.core.errors import InvalidArguments
-from errands.core.task import priority_of
 from errands.sending import deadlines, unique
 from errands.task import Task
 
@@ -168,20 +166,6 @@ def told(priority: Any, tenant: Any) -> dict[str, Any] | None:
     """What the "queued" event says of where a message waits; None where it waits with all others."""
     known = {"priority": priority, "fair": tenant}
     return {name: value for name, value in known.items() if value} or None
-
-
-def numbered(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a call of `name`, with a priority that is a word as Celery's number.
-
-    Raises:
-        InvalidArguments: there is no such word.
-    """
-    if not isinstance(options.get("priority"), str):
-        return options
-    try:
-        return {**options, "priority": priority_of(options["priority"])}
-    except ValueError as exc:
-        raise InvalidArguments(name, [str(exc)]) from exc
 
 
 def is_ours(options: dict[str, Any], pool: Any) -> bool:
