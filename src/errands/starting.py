@@ -85,7 +85,8 @@ def declare(app: Errands) -> None:
         if task.rules.queue is not None:
             wanted[task.rules.queue] = task.name
     declared(
-        {task.name: task.rules.of_rates_and_slots for task in app._tasks.values() if isinstance(task, Task)}
+        {task.name: task.rules.of_rates_and_slots for task in app._tasks.values() if isinstance(task, Task)},
+        app.added_limits,
     )
     if app.declared_queues:
         for queue, task_name in wanted.items():

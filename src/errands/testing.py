@@ -25,9 +25,11 @@ from errands.app import Errands
 from errands.beat.rehearsal import FakeLoad, rehearse
 from errands.core import clock
 from errands.core.clock import FakeClock
-from errands.core.events import Event
+from errands.core.events import Event, Kind
+from errands.core.options import moment_of
 from errands.core.schedule import DueTime
 from errands.core.secrets import mask
+from errands.core.states import State, celery_status
 from errands.task import Task
 from errands.worker.inline import InlineRuns
 
@@ -139,12 +141,24 @@ class Enqueued:
                     raise RuntimeError(f"drain: {most} runs, and still more: does a task send itself?")
                 item = self._items.pop(0)
                 sent = _sent(item)
+                if self._is_late(item):
+                    done.append(Drained(sent, celery_status(State.EXPIRED), None))
+                    continue
                 task = self.app.tasks[sent.task]
                 result = task.apply(
                     sent.args, sent.kwargs, task_id=sent.id, throw=throw, headers=item.get("headers")
                 )
                 done.append(Drained(sent, result.state, result.result))
         return done
+
+    def _is_late(self, item: dict[str, Any]) -> bool:
+        """Whether a run has expired by the clock, as the worker that takes it finds out; then it is told."""
+        now, sent_at = clock.timestamp(), item["headers"]["errands"]["queued_at"]
+        expires = moment_of(item.get("expires"), sent_at)
+        if expires is None or now < expires:
+            return False
+        self.app.live.record(Event(kind=Kind.EXPIRED, run_id=item["id"], at=now, task=item["task"]))
+        return True
 
 
 @contextmanager

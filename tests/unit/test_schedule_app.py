@@ -107,6 +107,22 @@ def test_an_unregistered_task_is_refused_at_start(app: Errands) -> None:
         app.check()
 
 
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"queue": "nowhere"}, "'nightly' waits in the queue 'nowhere', which the app does not have"),
+        ({"countdown": "soon"}, "'nightly': countdown='soon': use seconds"),
+        ({"priority": "urgent"}, "'nightly': priority='urgent'"),
+    ],
+)
+def test_options_that_no_call_could_have_are_refused_at_start(
+    app: Errands, options: dict[str, Any], why: str
+) -> None:
+    app.schedule("nightly", app.signature("count").set(**options), every=60)
+    with pytest.raises(ConfigurationError, match=why):
+        app.check()
+
+
 def test_celerys_entries_are_schedules_as_well(app: Errands, now: FakeClock, seen: list[Any]) -> None:
     app.conf.beat_schedule = {
         "hourly": {"task": "count", "schedule": crontab(minute="0"), "kwargs": {"days": 3}},

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from errands import ConfigurationError, CpuBelow, QueueBelow
+from errands.core.cron import Cron
 from errands.core.schedule import Every, Once, Schedule, rule_of
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -41,6 +42,7 @@ def test_rules_that_make_no_sense_are_refused_by_name(said: dict[str, Any], why:
         ({"overlap": "kill"}, "overlap='kill'"),
         ({"jitter": -1}, "jitter=-1"),
         ({"jitter": 3600, "every": 3600}, "not shorter than"),
+        ({"jitter": 3600}, "not shorter than the 3600 s"),
         ({"patience": 5}, "only_if"),
         ({"patience": 0, "only_if": (CpuBelow(5),)}, "patience=0"),
     ],
@@ -49,6 +51,23 @@ def test_options_that_make_no_sense_are_refused_by_name(said: dict[str, Any], wh
     with pytest.raises(ConfigurationError, match=f"schedule 'tidy': .*{why}"):
         rule = rule_of("tidy", **({"every": said.pop("every")} if "every" in said else {"cron": "0 * * * *"}))
         Schedule(name="tidy", task="tidy", rule=rule, **said)
+
+
+@pytest.mark.parametrize(
+    ("line", "seconds"),
+    [
+        ("* * * * *", 60), ("*/20 2 * * *", 20 * 60), ("0 * * * *", 3600), ("0,1 2 * * *", 60),
+        ("0 2 * * *", 24 * 3600), ("30 1,23 * * *", 2 * 3600), ("30 1,23 * * mon", 22 * 3600),
+        ("0 0 * * mon", 7 * 24 * 3600), ("0 0 1 1 *", 365 * 24 * 3600), ("0 0 29 2 *", 366 * 24 * 3600),
+    ],
+)  # fmt: skip
+def test_how_close_the_times_of_a_line_come(line: str, seconds: int) -> None:
+    """A run that waits for its share of a jitter as long as that would have the next one taken for missed."""
+    assert Cron(line).shortest_gap == seconds
+    if seconds <= 24 * 3600:
+        with pytest.raises(ConfigurationError, match="not shorter than"):
+            Schedule(name="tidy", task="tidy", rule=Cron(line), jitter=seconds)
+    Schedule(name="tidy", task="tidy", rule=Cron(line), jitter=min(seconds - 1, 24 * 3600))
 
 
 @pytest.mark.parametrize("bad", [("", 1), ("q", 0), ("q", -1), ("q", 1.5), ("q", True)])

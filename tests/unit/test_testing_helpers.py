@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from errands import Errands, Keyring, Run, Secret, Settings
+from errands import Errands, Keyring, Run, Secret, Settings, State
+from errands.core import clock
 from errands.kits import mail
 from errands.kits.mail.fake import FakeMailer
-from errands.testing import Enqueued, FakeClock, assert_enqueued, drain
+from errands.testing import Enqueued, FakeClock, _inline_mode, assert_enqueued, drain
 
 
 @pytest.fixture
@@ -50,6 +52,28 @@ def test_the_opposite_fails_too(errands_app: Errands, errands_enqueued: Enqueued
     errands_app.tasks["welcome"].delay(1, "Ann")
     with pytest.raises(pytest.fail.Exception, match="not expected"):
         errands_enqueued.assert_not_enqueued("welcome")
+
+
+def test_what_has_expired_when_it_is_drained_does_not_run(
+    errands_app: Errands, errands_enqueued: Enqueued, errands_clock: FakeClock
+) -> None:
+    """As a worker does with a run that it takes too late."""
+
+    @errands_app.task(name="code", deadline=30)
+    def code(n: int) -> int:
+        return n
+
+    gone = [code.delay(1), code.apply_async((2,), expires=5), code.apply_async((3,), deadline=10)]
+    moment = clock.now() + timedelta(seconds=20)
+    gone.append(code.apply_async((4,), expires=moment))
+    gone.append(code.apply_async((5,), expires=moment.isoformat()))
+    left = code.apply_async((6,), deadline=100)
+    errands_clock.advance(30)
+    done = {item.sent.id: (item.status, item.value) for item in drain(errands_enqueued)}
+    assert done == {**{each.id: ("REVOKED", None) for each in gone}, left.id: ("SUCCESS", 6)}
+    with _inline_mode(errands_app) as runs:
+        states = [run.state for each in gone if (run := runs.get(each.id)) is not None]
+    assert states == [State.EXPIRED] * 5
 
 
 def test_draining_runs_follow_ups_until_nothing_is_left(

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
+from itertools import pairwise, takewhile
 from zoneinfo import ZoneInfo
 
 from errands.core.errors import ConfigurationError
@@ -111,6 +112,15 @@ class Cron:
     def near(self, after: datetime, moment: datetime) -> datetime:
         """As `Rule.near`."""
         return moment
+
+    @property
+    def shortest_gap(self) -> float:
+        """Seconds between those two of its times that are closest, on days that have 24 hours."""
+        minutes = sorted(60 * hour + minute for minute in self._sets[0] for hour in self._sets[1])
+        gaps = [later - earlier for earlier, later in pairwise(minutes)]
+        days = pairwise(takewhile(lambda day: day.year < 2003, self._dates(date(2001, 1, 1))))
+        apart = min(((later - earlier).days for earlier, later in days), default=366)
+        return 60.0 * min([*gaps, 24 * 60 * apart + minutes[0] - minutes[-1]])
 
     def _dates(self, start: date) -> Iterator[date]:
         """The days that fit, from `start`."""

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from errands.core.conditions import Condition, QueueBelow
 from errands.core.cron import Cron
-from errands.core.errors import ConfigurationError
+from errands.core.errors import ConfigurationError, InvalidArguments
+from errands.core.options import checked
 
 CATCH_UP = ("skip", "one", "all")
 OVERLAP = ("queue", "skip")
@@ -69,6 +70,11 @@ class Every:
         """The interval in seconds."""
         assert isinstance(self.interval, timedelta)  # noqa: S101 - made so above
         return self.interval.total_seconds()
+
+    @property
+    def shortest_gap(self) -> float:
+        """Seconds between two of its times."""
+        return self.seconds
 
     def next(self, after: datetime) -> datetime:
         """As `Rule.next`."""
@@ -160,10 +166,9 @@ class Schedule:
                 self._refuse(f"{option}={value!r}: use {', '.join(map(repr, known))}")
         if not isinstance(self.jitter, int | float) or not 0 <= self.jitter <= 24 * 3600:
             self._refuse(f"jitter={self.jitter!r}: write seconds, up to a day")
-        if isinstance(self.rule, Every) and self.jitter >= self.rule.seconds:
-            self._refuse(
-                f"jitter={self.jitter:g} is not shorter than the {self.rule.seconds:g} s between its times"
-            )
+        gap = self.rule.shortest_gap if isinstance(self.rule, Every | Cron) else None
+        if gap is not None and self.jitter and self.jitter >= gap:
+            self._refuse(f"jitter={self.jitter:g} is not shorter than the {gap:g} s between its times")
         if self.patience is not None and not (isinstance(self.patience, int | float) and self.patience > 0):
             self._refuse(f"patience={self.patience!r}: write seconds, more than 0")
         if self.patience is not None and not self.only_if:
@@ -223,21 +228,27 @@ class DueTime:
 
 
 def check_names(schedule: Schedule, tasks: Collection[str], queues: Collection[str]) -> None:
-    """Refuse a schedule whose task or queue nobody knows.
+    """Refuse a schedule whose task or queue nobody knows, or whose calls nobody could send.
 
     Raises:
-        ConfigurationError: it names the schedule and what it looks for.
+        ConfigurationError: it names the schedule and what is wrong.
     """
     if schedule.task not in tasks:
         raise ConfigurationError(
             f"schedule {schedule.name!r} names the task {schedule.task!r}, which is not registered: "
             "import the module that declares it, or correct the name"
         )
-    for condition in schedule.only_if:
-        if isinstance(condition, QueueBelow) and condition.queue not in queues:
+    try:
+        checked(schedule.task, dict(schedule.options))
+    except InvalidArguments as exc:
+        raise ConfigurationError(f"schedule {schedule.name!r}: {'; '.join(exc.problems)}") from exc
+    named = [("waits in", schedule.options.get("queue"))]
+    named += [("looks at", each.queue) for each in schedule.only_if if isinstance(each, QueueBelow)]
+    for what, queue in named:
+        if isinstance(queue, str) and queue not in queues:
             raise ConfigurationError(
-                f"schedule {schedule.name!r} looks at the queue {condition.queue!r}, which the app does not "
-                f"have: it has {', '.join(queues)}"
+                f"schedule {schedule.name!r} {what} the queue {queue!r}, which the app does not have: it has "
+                f"{', '.join(queues)}"
             )
 
 

@@ -17,12 +17,12 @@ from errands.broker.runs import Verdict
 from errands.core import clock
 from errands.core.batches import BATCH_TASK, filling
 from errands.core.errors import ActionRefused, BrokerUnavailable, Discard, InvalidArguments, SecretError
+from errands.core.options import checked
 from errands.sending import claims, deadlines, refusals, unique
 from errands.sending.batches import Batching
 from errands.sending.calls import Call, read_call, tell_after
 from errands.sending.membership import member_on_commit
 from errands.sending.one import Context
-from errands.sending.options import checked
 from errands.sending.scheduled import ScheduledCalls
 from errands.task import Task
 

@@ -19,10 +19,10 @@ from errands.broker.runs import LiveRuns, Reply, Verdict
 from errands.core import clock
 from errands.core.errors import ActionRefused, InvalidArguments
 from errands.core.events import Event, Kind
+from errands.core.options import checked
 from errands.sending import deadlines, refusals, rules
 from errands.sending.calls import Call, somebody_listens, tell_after, tell_before
 from errands.sending.membership import batch_of_call, collected
-from errands.sending.options import checked
 from errands.sending.payloads import Offloading
 from errands.sending.plan import Plan
 from errands.sending.result import SentResult

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from errands.core.errors import InvalidArguments
@@ -41,6 +41,15 @@ def checked(name: str, options: dict[str, Any]) -> dict[str, Any]:
         return {**options, "priority": priority_of(options["priority"])}
     except ValueError as exc:
         raise InvalidArguments(name, [str(exc)]) from exc
+
+
+def moment_of(value: Any, now: float) -> float | None:
+    """A time of a call in seconds since 1970: seconds from `now`, a datetime or its ISO form (UTC without a
+    zone); None where there is none."""
+    if value is None or isinstance(value, int | float):
+        return None if value is None else now + value
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return float((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
 
 def _check_seconds(name: str, word: str, value: Any) -> None:
