@@ -55,6 +55,7 @@ class Settings(BaseSettings):
     valkey_url: str = ""
     database_url: str = Field("", validation_alias=_env("ERRANDS_DATABASE_URL", "DATABASE_URL"))
     storage_path: Path = Path()  # by default a folder in `home`
+    storage_url: str = ""  # by default the folder above
     key_prefix: str = "errands:"
 
     # Safety
@@ -131,6 +132,32 @@ class Settings(BaseSettings):
     )
     # host:port, with commas: addresses that the guard lets through though they are not public.
     webhook_allow: str = ""
+
+    # Fetching: the same for addresses that users give to be fetched
+    fetch_allow: str = ""
+
+    # Storage: a bucket, and pictures at Cloudinary
+    s3_endpoint: str | None = Field(None, validation_alias=_env("ERRANDS_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3"))
+    s3_public_endpoint: str | None = None
+    s3_region: str = Field("us-east-1", validation_alias=_env("ERRANDS_S3_REGION", "AWS_REGION"))
+    s3_access_key_id: str | None = Field(
+        None, validation_alias=_env("ERRANDS_S3_ACCESS_KEY_ID", "AWS_ACCESS_KEY_ID")
+    )
+    s3_secret_access_key: SecretStr | None = Field(
+        None, validation_alias=_env("ERRANDS_S3_SECRET_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY")
+    )
+    s3_session_token: SecretStr | None = Field(
+        None, validation_alias=_env("ERRANDS_S3_SESSION_TOKEN", "AWS_SESSION_TOKEN")
+    )
+    cloudinary_cloud_name: str | None = Field(
+        None, validation_alias=_env("ERRANDS_CLOUDINARY_CLOUD_NAME", "CLOUDINARY_CLOUD_NAME")
+    )
+    cloudinary_api_key: str | None = Field(
+        None, validation_alias=_env("ERRANDS_CLOUDINARY_API_KEY", "CLOUDINARY_API_KEY")
+    )
+    cloudinary_api_secret: SecretStr | None = Field(
+        None, validation_alias=_env("ERRANDS_CLOUDINARY_API_SECRET", "CLOUDINARY_API_SECRET")
+    )
 
     # Watching
     admin_token: SecretStr | None = Field(None, description="opens the ready-made API to its holder")

@@ -6,20 +6,28 @@ import asyncio
 import hashlib
 import os
 import re
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
+import clouds
 from errands.kits.storage import (
+    FileTooLarge,
     FolderStorage,
     InvalidKey,
     LinkSigner,
+    S3Storage,
     Storage,
     StoredFileNotFound,
     key_for,
 )
+from errands.kits.storage.cloudinary import CloudinaryStorage
 from errands.kits.storage.fake import MemoryStorage
+from errands.kits.storage.sigv4 import Credentials
 
 SIGNER = LinkSigner(b"k" * 32, "https://school.example")
 
@@ -44,9 +52,47 @@ HOSTILE_KEYS = [
 ]
 
 
-@pytest.fixture(params=["folder", "memory"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    return FolderStorage(tmp_path / "files", SIGNER) if request.param == "folder" else MemoryStorage(SIGNER)
+@pytest.fixture(scope="module")
+def s3_url() -> Iterator[str]:
+    with clouds.s3_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def cloudinary() -> Iterator[clouds.Cloudinary]:
+    with clouds.Cloudinary().serving() as peer:
+        yield peer
+
+
+@pytest.fixture(params=["folder", "memory", "s3", "cloudinary"])
+async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Storage]:
+    made: Storage
+    if request.param == "folder":
+        made = FolderStorage(tmp_path / "files", SIGNER)
+    elif request.param == "memory":
+        made = MemoryStorage(SIGNER)
+    elif request.param == "s3":
+        url = request.getfixturevalue("s3_url")
+        made = S3Storage(
+            clouds.BUCKET,
+            uuid.uuid4().hex,
+            signer=SIGNER,
+            endpoint=url,
+            credentials=Credentials(*clouds.KEYS.values()),
+        )
+    else:
+        peer = request.getfixturevalue("cloudinary")
+        made = CloudinaryStorage(
+            peer.name, peer.key, peer.secret, folder=uuid.uuid4().hex, signer=SIGNER, api=peer.url
+        )
+    yield made
+    if isinstance(made, CloudinaryStorage):
+        await made.aclose()
+
+
+async def pieces(data: bytes, size: int = 10_000) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
 
 
 async def test_what_was_put_can_be_read(storage: Storage) -> None:
@@ -74,6 +120,59 @@ async def test_a_large_local_file_goes_in_and_comes_out_in_chunks(storage: Stora
     assert len(chunks) > 1
     assert file.size == len(data)
     assert source.read_bytes() == data
+
+
+async def test_a_stream_is_kept_as_it_came(storage: Storage) -> None:
+    data = os.urandom(1_000_003)
+    file = await storage.put_stream(pieces(data), content_type="text/csv; charset=utf-8", suffix=".csv")
+    assert (file.size, file.content_type) == (len(data), "text/csv; charset=utf-8")
+    assert file.sha256 == hashlib.sha256(data).hexdigest()
+    assert await storage.info(file.key) == file
+    assert await storage.read(file.key) == data
+    empty = await storage.put_stream(pieces(b""), content_type="text/plain")
+    assert await storage.read(empty.key) == b""
+
+
+async def test_a_stream_has_as_many_bytes_as_its_limit_and_no_more(storage: Storage) -> None:
+    key = storage.key_for("uploads", "seven", ".txt")
+    file = await storage.put_stream(pieces(b"x" * 25_000), content_type="text/plain", key=key, limit=25_000)
+    asked = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal asked
+        while True:
+            asked += 1
+            yield b"y" * 10_000
+
+    with pytest.raises(FileTooLarge, match="25,000 bytes"):
+        await storage.put_stream(endless(), content_type="text/plain", key=key, limit=25_000)
+    assert asked == 3
+    assert await storage.read(key) == b"x" * 25_000
+    assert await storage.info(key) == file
+    with pytest.raises(ValueError, match="limit=-1"):
+        await storage.put_stream(pieces(b"x"), content_type="text/plain", limit=-1)
+
+
+async def test_a_stream_that_breaks_leaves_the_file_before_it(storage: Storage) -> None:
+    key = storage.key_for("uploads", "broken", ".txt")
+    await storage.put(b"before", content_type="text/plain", key=key)
+
+    async def breaks() -> AsyncIterator[bytes]:
+        yield b"z" * 600_000
+        raise ConnectionResetError("the browser went away")
+
+    with pytest.raises(ConnectionResetError):
+        await storage.put_stream(breaks(), content_type="text/plain", key=key)
+    assert await storage.read(key) == b"before"
+    with pytest.raises(ConnectionResetError):
+        await storage.put_stream(breaks(), content_type="text/plain", key=storage.key_for("a", "b"))
+    assert not await storage.exists(storage.key_for("a", "b"))
+
+
+async def test_a_clean_storage_has_nothing_to_clean(storage: Storage) -> None:
+    file = await storage.put(b"x", content_type="text/plain", suffix=".txt")
+    assert await storage.clean(timedelta(0)) == 0
+    assert await storage.read(file.key) == b"x"
 
 
 async def test_an_empty_file_is_a_file(storage: Storage) -> None:

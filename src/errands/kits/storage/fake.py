@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from pathlib import Path
 
+from errands.kits.storage.blocks import blocks
 from errands.kits.storage.errors import StoredFileNotFound
 from errands.kits.storage.keys import check_content_type, check_key, new_key
 from errands.kits.storage.links import LinkSigner
@@ -35,6 +36,20 @@ class MemoryStorage(Storage):
         file = StoredFile(key, len(content), content_type, hashlib.sha256(content).hexdigest())
         self.files[key] = file, content
         return file
+
+    async def put_stream(
+        self,
+        chunks: AsyncIterable[bytes],
+        *,
+        content_type: str,
+        suffix: str = "",
+        key: str | None = None,
+        limit: int | None = None,
+    ) -> StoredFile:
+        key = new_key(suffix) if key is None else check_key(key)
+        check_content_type(content_type)
+        content = b"".join([block async for block in blocks(chunks, limit)])
+        return await self.put(content, content_type=content_type, key=key)
 
     async def info(self, key: str) -> StoredFile:
         return self._get(key)[0]

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
+import re
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO
 
+from errands.core import clock
+from errands.kits.storage.blocks import BLOCK, blocks
+from errands.kits.storage.disk import NewFile, open_plain, sync_folder
 from errands.kits.storage.errors import InvalidKey, StoredFileNotFound
 from errands.kits.storage.keys import check_content_type, check_key, new_key
 from errands.kits.storage.links import LinkSigner
 from errands.kits.storage.provider import Storage, StoredFile
 
-_CHUNK = 256 * 1024
+# `<key>-<16 hex digits><suffix>` holds bytes, and the same with `.json` is a record not in its place yet.
+_BYTES = re.compile(r"([0-9a-f]{32,64})-[0-9a-f]{16}((?:\.[a-z0-9]{1,8})?)")
+_DRAFT = re.compile(_BYTES.pattern + r"\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,27 @@ class FolderStorage(Storage):
         key = new_key(suffix) if key is None else check_key(key)
         return await asyncio.to_thread(self._put, key, data, check_content_type(content_type))
 
+    async def put_stream(
+        self,
+        chunks: AsyncIterable[bytes],
+        *,
+        content_type: str,
+        suffix: str = "",
+        key: str | None = None,
+        limit: int | None = None,
+    ) -> StoredFile:
+        key = new_key(suffix) if key is None else check_key(key)
+        check_content_type(content_type)
+        file = await asyncio.to_thread(self._new_file, key)
+        try:
+            async for block in blocks(chunks, limit):
+                await asyncio.to_thread(file.write, block)
+        except BaseException:
+            file.abandon()
+            raise
+        # Once begun it goes on to its end: a cancelled caller must not take the bytes away from their record.
+        return await asyncio.shield(asyncio.to_thread(self._keep, key, file, content_type))
+
     async def info(self, key: str) -> StoredFile:
         record = await asyncio.to_thread(self._record, check_key(key))
         return StoredFile(key, record.size, record.content_type, record.sha256)
@@ -66,7 +93,7 @@ class FolderStorage(Storage):
     async def stream(self, key: str) -> AsyncIterator[bytes]:
         file = await asyncio.to_thread(self._open, check_key(key))
         try:
-            while chunk := await asyncio.to_thread(file.read, _CHUNK):
+            while chunk := await asyncio.to_thread(file.read, BLOCK):
                 yield chunk
         finally:
             file.close()
@@ -84,29 +111,46 @@ class FolderStorage(Storage):
     async def link(self, key: str, *, filename: str, expires_in: float, owner: str | None = None) -> str:
         return self.signer.sign(key, filename=filename, expires_in=expires_in, owner=owner)
 
+    async def clean(self, older_than: timedelta) -> int:
+        return await asyncio.to_thread(self._clean, clock.timestamp() - older_than.total_seconds())
+
     def _put(self, key: str, data: bytes | Path, content_type: str) -> StoredFile:
+        file = self._new_file(key)
+        try:
+            for chunk in _chunks(data):
+                file.write(chunk)
+        except BaseException:
+            file.abandon()
+            raise
+        return self._keep(key, file, content_type)
+
+    def _new_file(self, key: str) -> NewFile:
         place = self.root / key
         self._make_folder(place.parent)
+        return NewFile(place.with_name(f"{place.stem}-{secrets.token_hex(8)}{place.suffix}"))
+
+    def _keep(self, key: str, file: NewFile, content_type: str) -> StoredFile:
+        """Let `file` be what is under `key`, or leave nothing of it."""
+        place = self.root / key
+        draft = file.path.with_name(file.path.name + ".json")
         try:
-            before = self._record(key).content
-        except StoredFileNotFound:
-            before = None
-        content = place.with_name(f"{place.stem}-{secrets.token_hex(8)}{place.suffix}")
-        size, sha256 = _write_new(content, _chunks(data))
-        record = _Record(content.name, size, content_type, sha256)
-        draft = content.with_name(content.name + ".json")
-        try:
-            _write_new(draft, [json.dumps(asdict(record)).encode()])
+            file.close()
+            try:
+                before = self._record(key).content
+            except StoredFileNotFound:
+                before = None
+            record = _Record(file.path.name, file.size, content_type, file.sha256)
+            _write(draft, json.dumps(asdict(record)).encode())
             self._check_folder(place.parent)
             draft.rename(_record_path(place))
         except BaseException:
             draft.unlink(missing_ok=True)
-            content.unlink(missing_ok=True)
+            file.abandon()
             raise
-        _sync_folder(place.parent)
+        sync_folder(place.parent)
         if before:
             (place.parent / before).unlink(missing_ok=True)
-        return StoredFile(key, size, content_type, sha256)
+        return StoredFile(key, file.size, content_type, file.sha256)
 
     def _delete(self, key: str) -> None:
         place = self.root / key
@@ -115,14 +159,14 @@ class FolderStorage(Storage):
         except StoredFileNotFound:
             return
         _record_path(place).unlink(missing_ok=True)
-        _sync_folder(place.parent)
+        sync_folder(place.parent)
         (place.parent / record.content).unlink(missing_ok=True)
 
     def _record(self, key: str) -> _Record:
         place = self.root / key
         self._check_folder(place.parent)
         try:
-            with _open_plain(_record_path(place)) as file:
+            with open_plain(_record_path(place)) as file:
                 return _Record(**json.load(file))
         except (FileNotFoundError, NotADirectoryError):
             raise StoredFileNotFound(f"there is no stored file {key}") from None
@@ -132,7 +176,7 @@ class FolderStorage(Storage):
         for _ in range(5):
             record = self._record(key)
             with suppress(FileNotFoundError):
-                file = _open_plain((self.root / key).with_name(record.content))
+                file = open_plain((self.root / key).with_name(record.content))
                 try:
                     self._check_folder((self.root / key).parent)
                 except InvalidKey:
@@ -141,12 +185,34 @@ class FolderStorage(Storage):
                 return file
         raise StoredFileNotFound(f"the bytes of the stored file {key} are gone; put it again")
 
+    def _clean(self, before: float) -> int:
+        removed = 0
+        for folder, _, names in os.walk(self.root):
+            place = Path(folder)
+            for name in names:
+                if self._is_left(place, name) and _changed_at(place / name) < before:
+                    (place / name).unlink(missing_ok=True)
+                    removed += 1
+        return removed
+
+    def _is_left(self, folder: Path, name: str) -> bool:
+        if _DRAFT.fullmatch(name):
+            return True
+        found = _BYTES.fullmatch(name)
+        if not found:
+            return False
+        key = (folder / (found[1] + found[2])).relative_to(self.root).as_posix()
+        try:
+            return self._record(key).content != name
+        except StoredFileNotFound:
+            return True
+
     def _make_folder(self, folder: Path) -> None:
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
         self._check_folder(folder)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in missing:
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         self._check_folder(folder)
 
     def _check_folder(self, folder: Path) -> None:
@@ -161,44 +227,25 @@ def _record_path(place: Path) -> Path:
 def _chunks(data: bytes | Path) -> Iterator[bytes]:
     if isinstance(data, Path):
         with data.open("rb") as file:
-            while chunk := file.read(_CHUNK):
+            while chunk := file.read(BLOCK):
                 yield chunk
     else:
         yield data
 
 
-def _write_new(path: Path, chunks: Iterator[bytes] | list[bytes]) -> tuple[int, str]:
-    """Write a file that must not be there yet, down to the disk, or leave none. Returns size and SHA-256."""
-    size, digest = 0, hashlib.sha256()
+def _write(path: Path, data: bytes) -> None:
+    file = NewFile(path)
     try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-                digest.update(chunk)
-                size += len(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-    except FileExistsError:
-        raise
+        file.write(data)
+        file.close()
     except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    return size, digest.hexdigest()
-
-
-def _open_plain(path: Path) -> BinaryIO:
-    try:
-        return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb")
-    except OSError as error:
-        if path.is_symlink():
-            raise InvalidKey(f"{path.name} is a symbolic link; a storage follows none") from error
+        file.abandon()
         raise
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the names in `folder` survive a crash of the machine, as fsync does for bytes."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _changed_at(path: Path) -> float:
+    """When the file was last written to; as if it were now, if it is gone."""
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        return path.lstat().st_mtime
+    except FileNotFoundError:
+        return float("inf")

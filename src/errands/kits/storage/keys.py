@@ -14,9 +14,12 @@ import secrets
 from errands.core import clock
 from errands.kits.storage.errors import InvalidKey
 
-SUFFIXES = frozenset(
-    {"", ".csv", ".gif", ".jpeg", ".jpg", ".json", ".pdf", ".png", ".txt", ".webp", ".xlsx", ".zip"}
-)
+# fmt: off
+SUFFIXES = frozenset({
+    "", ".avif", ".csv", ".gif", ".jpeg", ".jpg", ".json", ".jsonl", ".pdf", ".png", ".txt", ".webp", ".xlsx",
+    ".zip",
+})
+# fmt: on
 """The suffixes a stored file may have. No HTML and no SVG: a browser would run what is in them."""
 
 _FOLDER = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")

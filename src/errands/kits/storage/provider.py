@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -24,7 +25,8 @@ class Storage(Protocol):
     """Keeps files that outlive the run that made them.
 
     A task asks for it by type (`*, storage: Storage`). A key that is no key raises `InvalidKey`, one without
-    a file `StoredFileNotFound`.
+    a file `StoredFileNotFound`. A storage on the network raises `StorageUnavailable` for what may pass and
+    `StorageRefused` for what will not; one on a disk an `OSError`.
     """
 
     async def put(
@@ -35,6 +37,22 @@ class Storage(Protocol):
         Without `key` the file gets a new one that ends in `suffix`. With `key`, which `key_for` made, what
         was there before is replaced in one step: a reader sees the old file or the new one, never parts of
         both; the suffix is then the key's own. When this returns, the file survives a crash of the machine.
+        """
+        ...
+
+    async def put_stream(
+        self,
+        chunks: AsyncIterable[bytes],
+        *,
+        content_type: str,
+        suffix: str = "",
+        key: str | None = None,
+        limit: int | None = None,
+    ) -> StoredFile:
+        """`put` for bytes that come one after the other, an upload or an export, with bounded memory.
+
+        If `chunks` raises, or there are more than `limit` bytes (`FileTooLarge`), nothing is kept, and a file
+        that was under `key` before stays as it was.
         """
         ...
 
@@ -64,6 +82,11 @@ class Storage(Protocol):
         With `owner` the link also says whom it is for. It is made without a look at the file.
         """
         ...
+
+    async def clean(self, older_than: timedelta) -> int:
+        """Remove what writers that were killed have left, and nobody wrote to for that long. Tells how many
+        pieces; 0 where the storage leaves none, or removes them by itself."""
+        return 0
 
     @staticmethod
     def key_for(folder: str, unique: str, suffix: str = "") -> str:
