@@ -118,6 +118,37 @@ def test_what_was_revoked_does_not_start_whatever_is_restarted(
     assert {work.run(run_id).state for run_id in ids} == {State.REVOKED}
 
 
+def test_a_revoked_run_is_remembered_while_its_message_may_wait(valkey_url: str, tmp_path: Path) -> None:
+    """Else a queue that nobody reads over a weekend would start on Monday what was revoked on Friday."""
+    day = 24 * 3600
+    with working("asyncio", valkey_url, tmp_path) as work:
+        waiting = work.send("note", "waiting")
+        late = work.app.new_id()
+        work.app.tasks["note"].apply_async(("late",), task_id=late, countdown=400 * day)
+        begun = work.send("ask_nothing", str(work.go))
+        for run_id in (waiting, late):
+            revoke(work, run_id)
+
+        def left(run_id: str) -> int:
+            seconds = work.app.valkey.ttl(work.app.keys.run(run_id))
+            assert isinstance(seconds, int)
+            return seconds
+
+        assert 89 * day < left(waiting) <= 90 * day
+        assert 400 * day < left(late) <= 408 * day
+        work.start()
+        work.wait_for("begun")
+        assert work.run(waiting).state is State.REVOKED
+        until(
+            lambda: left(waiting) <= 7 * day,
+            what="its message is gone, and it need not be remembered so long",
+        )
+        revoke(work, begun)  # its worker holds the message
+        assert left(begun) <= day
+        work.go.touch()
+        assert work.words("noted") == []
+
+
 def test_all_that_match_are_revoked(valkey_url: str, tmp_path: Path) -> None:
     with working("asyncio", valkey_url, tmp_path) as work:
         notes = {work.send("note", str(number)) for number in range(5)}

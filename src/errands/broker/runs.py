@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from errands.broker import leases
+from errands.broker.allowing import take
 from errands.broker.batch import Batch
 from errands.broker.client import Clients
 from errands.broker.commit import (
@@ -39,6 +40,7 @@ from errands.broker.keys import Keys
 from errands.core.events import Event, Kind
 from errands.core.fairness import lane
 from errands.core.green import in_green, wait
+from errands.core.limits import Bound
 from errands.core.states import FINAL, State
 from errands.core.task import level_of
 
@@ -205,6 +207,7 @@ class LiveRuns:
             seconds = self._result_expires
         else:
             seconds = _WEEK if event.eta is None else _WEEK + max(0, int(event.eta - event.at))
+            seconds = max(seconds, self._result_expires)
         if attempt is None and event.kind in _WITH_ATTEMPT:
             attempt = event.attempt
         return record(
@@ -297,6 +300,10 @@ class LiveRuns:
         """
         operation = claim(run_id, msgspec.json.encode(asked).decode())
         return self._ask(operation) if patience is None else self.commit([operation], patience=patience)[0]
+
+    def take(self, name: str, count: int, bound: Bound) -> tuple[int, float]:
+        """Take from a limit in the middle of a run: see `allowing.take`."""
+        return take(self._clients.sync, self._keys, name, count, bound)
 
     def store(self, result: Result, unless: str = "") -> None:
         """Keep a result, unless the one that is there matches the Lua pattern `unless`."""

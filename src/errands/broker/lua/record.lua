@@ -17,7 +17,7 @@
 -- Reply    verdict, attempt, deliveries, what more there is to say; verdict: 'ok', 'known' (queued before), 'refused' (an illegal move),
 --          'stale' (a message that was sent on since, an attempt that is not the newest), 'running' (somebody
 --          alive is at it), 'limited' (a limit stands in the way, and nothing was written), 'poison' (too many died of it)
-local HOUR = 3600
+local HOUR, MESSAGE_WAITS = 3600, 90 * 86400
 
 local function record(context, a)
   local run = context.prefix .. 'run:' .. ARGV[a]
@@ -50,6 +50,7 @@ local function record(context, a)
   elseif state ~= '' then
     if not MOVES[kind == 'reopened' and kind or state][before or 'none'] then
       -- It does not start; or it was revoked while it was at work, and only now its attempt is over.
+      if kind == 'started' and before == 'revoked' then redis.call('EXPIRE', run, ttl) end -- its message is gone
       if kind == 'started' and ARGV[a + 13] ~= '' then give_up(context, ARGV[a], cjson.decode(ARGV[a + 13])) end
       if kind ~= 'started' and kind ~= 'reopened' and live[8] and mine then let_go(context, ARGV[a], live[8]) end
       return 'refused', attempt, deliveries
@@ -119,6 +120,10 @@ local function record(context, a)
     if last > hop or tonumber(speaks) ~= attempt or others then return 'stale', attempt, deliveries end
   end
   if kind == 'check' then return 'ok', attempt, deliveries end
+  if kind == 'revoked' and before ~= 'running' then
+    -- Its message may wait for long, and would start a run that nobody remembers.
+    ttl = math.max(tonumber(ttl), redis.call('TTL', run), MESSAGE_WAITS)
+  end
 
   if not string.find(flags, 'q', 1, true) then
     redis.call('XADD', context.prefix .. 'events', 'MAXLEN', '~', context.events_max, '*', 'e', event, 'n', attempt)
