@@ -159,6 +159,14 @@ class Settings(BaseSettings):
         None, validation_alias=_env("ERRANDS_CLOUDINARY_API_SECRET", "CLOUDINARY_API_SECRET")
     )
 
+    # Push and notifications
+    vapid_private_key: SecretStr | None = None
+    vapid_subject: str | None = None
+    fcm_credentials: Path | None = None
+    fcm_project: str | None = None
+    quiet_hours: str = ""
+    time_zone: str = "UTC"
+
     # Watching
     admin_token: SecretStr | None = Field(None, description="opens the ready-made API to its holder")
     metrics_open: bool = Field(False, description="/metrics answers whoever asks, not only admins")
