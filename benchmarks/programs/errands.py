@@ -12,15 +12,18 @@ from errands import Errands, Settings
 from errands.broker import commit
 
 QUEUE = "benchmark"
-_EVENT = "redis.call('XADD', context.prefix .. 'events'"
+# Where the scripts write an event: the one of everything said about runs, and the one that sends plain ones.
+_EVENTS = ("redis.call('XADD', context.prefix .. 'events'", "call('XADD', events")
 
 
 def _write_no_events() -> None:
-    """To tell what events cost: the script that says all there is to say about runs, without that line."""
-    whole = commit._script()
-    if _EVENT not in whole:
-        raise RuntimeError(f"the script of {commit.__name__} writes its events otherwise than by {_EVENT}…")
-    commit._script = lambda: whole.replace(_EVENT, "tostring('XADD'")
+    """To tell what events cost: the same scripts without those lines."""
+    texts = commit._script(), commit._lua("send")
+    for text, event in zip(texts, _EVENTS, strict=True):
+        if event not in text:
+            raise RuntimeError(f"the scripts of {commit.__name__} write events otherwise than by {event}…")
+    whole, send = (text.replace(event, "tostring('XADD'") for text, event in zip(texts, _EVENTS, strict=True))
+    commit._script, commit._lua = (lambda: whole), (lambda name: send)
 
 
 if SETTING == "unrecorded":

@@ -149,7 +149,7 @@ def test_a_connection_that_was_cut_is_made_again(
 def test_a_full_broker_says_so(server: EmbeddedValkey, tmp_path: Path, key_prefix: str) -> None:
     app = app_on(server.url, tmp_path, key_prefix)
     app.tasks["add"].delay(0)
-    app.valkey.config_set("maxmemory", "1mb")
+    app.valkey.config_set("maxmemory", "1")
     with refused("add.* was not sent: .* refused .*maxmemory.*; nothing was accepted"):
         app.tasks["add"].delay(1)
     app.valkey.config_set("maxmemory", "0")

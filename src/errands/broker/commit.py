@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from importlib.resources import files
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import redis
@@ -42,9 +43,10 @@ _NOTHING_TOLD: list[Any] = ["", "", "", "", 0, -1, "", "", 0, "", 0, "", ""]
 # On a server that is full, workers go on: what they finish makes room. Before Redis 7 no script can say so.
 _OF_WORKERS = "#!lua flags=allow-oom\n"
 _PUT, _RECORD, _CHECK = "put", "record", "check"
-_LANE, _MODE, RULES_OF_PUT, _EVENT_OF_PUT = 2, 6, 7, 11
+_LANE, _DUE, _MODE, RULES_OF_PUT, _EVENT_OF_PUT, _ATTEMPT_OF_PUT = 2, 4, 6, 7, 11, 16
 _TENANT_FOLLOWS = "\1"  # in a lane: see `core/fairness.py`
-_PLAIN = 2  # variants further on: those of plain puts
+_SENT = itemgetter(1, 2, 3, 8, 6, 11, 13)  # of a `put`, what `lua/send.lua` wants
+_PLAIN = 2  # variants further on: those that send plain runs
 _FLAGS = {_PUT: 15, _RECORD: 8}
 
 
@@ -182,7 +184,7 @@ class Script:
 
     def __init__(self, keys: Keys, *, events_max: int, max_deliveries: int) -> None:
         self._settings = [keys.prefix, events_max, max_deliveries]
-        text, plain = _script(), _script_of_plain_puts()
+        text, plain = _script(), _lua("send")
         self._texts = [_OF_WORKERS + text, text, _OF_WORKERS + plain, plain]
         self._shas = [hashlib.sha1(each.encode(), usedforsecurity=False).hexdigest() for each in self._texts]
         self._producers = 1
@@ -192,12 +194,18 @@ class Script:
         """The command that commits `operations`; `whole` for a server that does not know the script yet."""
         holder = leases.holder()
         variant = self._workers if holder else self._producers
-        if len(operations) == 1 and _is_plain(operations[0]):
+        plain = all(map(_is_plain, operations))
+        if plain:
             variant += _PLAIN
         arguments: list[Any] = ["EVAL", self._texts[variant]] if whole else ["EVALSHA", self._shas[variant]]
-        arguments += [0, *self._settings, holder]
-        for operation in operations:
-            arguments += operation
+        if plain:
+            arguments += [0, *self._settings[:2]]
+            for operation in operations:
+                arguments += _SENT(operation)
+        else:
+            arguments += [0, *self._settings, holder]
+            for operation in operations:
+                arguments += operation
         return arguments
 
     def refused(self, error: redis.ResponseError) -> bool:
@@ -317,21 +325,19 @@ def said_again(operation: Operation) -> Operation:
 
 
 def _is_plain(operation: Operation) -> bool:
-    """Whether it puts a message that no rule has a say in."""
-    return operation[0] == _PUT and not operation[RULES_OF_PUT] and _TENANT_FOLLOWS not in operation[_LANE]
+    """Whether it sends a new run that no rule has a say in, to be done at once."""
+    return (
+        operation[0] == _PUT
+        and not operation[_DUE]
+        and not operation[RULES_OF_PUT]
+        and operation[_EVENT_OF_PUT] != ""
+        and operation[_ATTEMPT_OF_PUT] == ""
+        and _TENANT_FOLLOWS not in operation[_LANE]
+    )
 
 
-def _script_of_plain_puts() -> str:
-    """The part of the script that one plain put runs through.
-
-    The server makes all functions of a script anew at each call: that would take it as long as the put.
-    """
-    return "\n".join(["local MOVES = {final = {}}", *_parts("put", "record", "commit")])
-
-
-def _parts(*names: str) -> list[str]:
-    lua = files("errands.broker").joinpath("lua")
-    return [lua.joinpath(f"{name}.lua").read_text() for name in names]
+def _lua(name: str) -> str:
+    return files("errands.broker").joinpath("lua", f"{name}.lua").read_text()
 
 
 def _script() -> str:
@@ -342,7 +348,5 @@ def _script() -> str:
         f"{after} = {{{', '.join(f'{before} = true' for before in sorted(befores))}}}"
         for after, befores in sorted(moves.items())
     )
-    parts = _parts(
-        "schedule", "unique", "fair", "put", "keep", "limits", "waiting", "batch", "record", "commit"
-    )
-    return "\n".join([f"local MOVES = {{{table}}}", *parts])
+    parts = ("schedule", "unique", "fair", "put", "keep", "limits", "waiting", "batch", "record", "commit")
+    return "\n".join([f"local MOVES = {{{table}}}", *map(_lua, parts)])
