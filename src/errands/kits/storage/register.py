@@ -211,7 +211,7 @@ def _locked(connection: Connection, key: str) -> Row[Any] | None:
 def _added(connection: Connection, row: dict[str, Any]) -> Row[Any] | None:
     """Add a row. If there is one already, return that, held."""
     while True:
-        if connection.execute(_unless_there(connection, files, row)).rowcount:
+        if connection.scalar(_unless_there(connection, files, row).returning(files.c.key)) is not None:
             return None
         found = _locked(connection, row["key"])
         if found is not None:
