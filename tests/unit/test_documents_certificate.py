@@ -272,25 +272,7 @@ async def test_a_name_of_nothing_but_controls_is_refused(documents: TypstDocumen
         await documents.certificate(certificate(student="\u202e\x07"))
 
 
-async def test_a_school_brings_its_own_template(tmp_path: Path) -> None:
-    (tmp_path / "logo.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"></svg>')
-    template = tmp_path / "ours.typ"
-    template.write_text(
-        "#let data = json(bytes(sys.inputs.certificate))\n"
-        '#set document(title: "Urkunde")\n#set text(font: data.fonts, lang: "de")\n'
-        '#image("logo.svg", alt: "Logo")\nUrkunde für #data.student'
-    )
-    documents = TypstDocuments(template=template)
-    assert text_of(await documents.certificate(certificate())) == "Urkunde für Ann O’Neill"
-    template.write_text('#read("/../secret")')
-    with pytest.raises(DocumentError, match=r"ours\.typ"):
-        await documents.certificate(certificate())
-    await documents.aclose()
-
-
-def test_a_template_or_a_font_folder_that_is_not_there_is_told_at_start(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"none\.typ"):
-        TypstDocuments(template=tmp_path / "none.typ")
+def test_a_font_folder_that_is_not_there_is_told_at_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="fonts"):
         TypstDocuments(fonts=[tmp_path / "fonts"])
 

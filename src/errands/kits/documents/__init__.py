@@ -1,57 +1,54 @@
-"""Documents made by the application: certificates of completion.
+"""Documents made by the application: certificates, transcripts, reports with tables and charts.
 
     app.use(documents.kit())
 
-    @app.task(queue="certificates")
-    async def generate_certificate(enrollment_id: int, *, documents: Documents, files: Storage) -> str:
-        pdf = await documents.certificate(Certificate(course=…, student=…, …))
+    @app.task(queue="reports")
+    async def grades_report(class_id: int, *, documents: Documents, files: Storage) -> str:
+        pdf = await documents.report(Report(title="Grades", sections=[Table(["Student", "Mark"], rows)]))
 
 Needs `errands[documents]`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from errands.kits.documents.provider import Certificate, DocumentError, Documents
+from errands.kits.documents.certificate import Certificate
+from errands.kits.documents.chart import Chart
+from errands.kits.documents.errors import DocumentError, TypesetterFailed
+from errands.kits.documents.kit import DocumentsKit, kit
+from errands.kits.documents.picture import Picture
+from errands.kits.documents.provider import Document, Documents
+from errands.kits.documents.report import Facts, Heading, PageBreak, Report, Section, Text
+from errands.kits.documents.table import Column, Table
+from errands.kits.documents.transcript import Mark, Term, Transcript
 
 if TYPE_CHECKING:
-    from errands import Errands
     from errands.kits.documents.typeset import TypstDocuments
 
-__all__ = ["Certificate", "DocumentError", "Documents", "DocumentsKit", "TypstDocuments", "kit"]
-
-
-class DocumentsKit:
-    """Gives tasks what they ask for as `Documents`."""
-
-    def __init__(
-        self, documents: Documents | None, template: Path | str | None, fonts: Iterable[Path | str]
-    ) -> None:
-        self._documents = documents
-        self._template = template
-        self._fonts = tuple(fonts)
-
-    def install(self, app: Errands) -> None:
-        """Called by `app.use(...)`."""
-        app.provide(Documents, self._make, scope="process")
-
-    def _make(self) -> Documents:
-        from errands.kits.documents.typeset import TypstDocuments
-
-        return self._documents or TypstDocuments(template=self._template, fonts=self._fonts)
-
-
-def kit(
-    documents: Documents | None = None,
-    *,
-    template: Path | str | None = None,
-    fonts: Iterable[Path | str] = (),
-) -> DocumentsKit:
-    """The kit for `app.use(...)`: `documents`, or else `TypstDocuments(template=…, fonts=…)`."""
-    return DocumentsKit(documents, template, fonts)
+__all__ = [
+    "Certificate",
+    "Chart",
+    "Column",
+    "Document",
+    "DocumentError",
+    "Documents",
+    "DocumentsKit",
+    "Facts",
+    "Heading",
+    "Mark",
+    "PageBreak",
+    "Picture",
+    "Report",
+    "Section",
+    "Table",
+    "Term",
+    "Text",
+    "Transcript",
+    "TypesetterFailed",
+    "TypstDocuments",
+    "kit",
+]
 
 
 def __getattr__(name: str) -> Any:

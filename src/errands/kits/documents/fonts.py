@@ -17,7 +17,11 @@ PACKAGES = (
 )
 """The modules with the fonts; all come with `errands[documents]`."""
 
-_TEXT = ("Source Serif 4", "Noto Serif", "Noto Sans")
+MORE = "manimgx_fonts"
+"""A module with fonts for the scripts of `_MORE`; where it is not installed, their letters are refused."""
+
+_SERIF = ("Source Serif 4", "Noto Serif", "Noto Sans")
+_SANS = ("Inter", "Noto Sans", "Noto Serif")
 _SCRIPTS = (
     "Noto Sans Arabic",
     "Noto Sans Hebrew",
@@ -29,6 +33,17 @@ _SCRIPTS = (
     "Noto Sans Lao",
     "Noto Sans Khmer",
     "Noto Sans Myanmar",
+)
+_MORE = (
+    "Noto Sans Armenian",
+    "Noto Sans Ethiopic",
+    "Noto Sans Georgian",
+    "Noto Sans Gujarati",
+    "Noto Sans Gurmukhi",
+    "Noto Sans Kannada",
+    "Noto Sans Malayalam",
+    "Noto Sans Oriya",
+    "Noto Sans Sinhala",
 )
 _HAN = {"SC": "Noto Sans SC", "TC": "Noto Sans TC", "JP": "Noto Sans JP", "KR": "Noto Sans KR"}
 _SYMBOLS = ("Noto Sans Symbols 2", "STIX Two Math")
@@ -50,8 +65,23 @@ def folders() -> list[Path]:
     return found
 
 
-def families(text: str, language: str) -> list[str]:
-    """The order in which fonts are asked for the letters of `text`.
+def link_more(folder: Path) -> Path | None:
+    """Make `folder` with links to the fonts of `_MORE`, where their package is installed.
+
+    Only to these: it brings other versions of fonts that we have, and one of them would win by chance.
+    """
+    spec = find_spec(MORE)
+    if spec is None or spec.origin is None:
+        return None
+    folder.mkdir()
+    for family in _MORE:
+        for path in Path(spec.origin).parent.glob(f"{family.replace(' ', '')}[[]*.ttf"):
+            (folder / path.name).symlink_to(path)
+    return folder
+
+
+def families(text: str, language: str) -> dict[str, list[str]]:
+    """The order in which fonts are asked for the letters of `text`: of `serif` text and of `sans`.
 
     Chinese, Japanese and Korean share characters and draw them differently: kana and hangul in the text
     decide, then the language, then simplified Chinese.
@@ -66,4 +96,5 @@ def families(text: str, language: str) -> list[str]:
     else:
         first = "SC"
     han = [_HAN[first], *(family for script, family in _HAN.items() if script != first)]
-    return [*_TEXT, *_SCRIPTS, *han, *_SYMBOLS]
+    rest = [*_SCRIPTS, *_MORE, *han, *_SYMBOLS]
+    return {"serif": [*_SERIF, *rest], "sans": [*_SANS, *rest]}
