@@ -27,7 +27,7 @@ from errands.kits.webhooks import (
     WebhookStore,
     verify,
 )
-from errands.kits.webhooks.delivery import Options, Webhook, deliver
+from errands.kits.webhooks.delivery import Options, Sending, Webhook, deliver
 from errands.kits.webhooks.outcome import SHORT
 
 
@@ -231,7 +231,7 @@ async def test_the_checked_address_is_called_under_its_own_name(certificate, mon
 async def test_the_next_address_is_tried_when_one_does_not_listen(monkeypatch):
     async with receiving(host="127.0.0.2") as receiver:
 
-        def getaddrinfo(host, port, *_, **__):
+        def getaddrinfo(_host, port, *_, **__):
             return [
                 (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
                 for address in ("127.0.0.3", "127.0.0.2")
@@ -249,12 +249,11 @@ async def database(database):
 
 
 async def an_attempt(receiver, store, attempt=1, **options):
+    payload, noon = {"user_id": 1, "name": "Zoë"}, "2026-01-01T12:00:00+00:00"
     return await deliver(
-        Webhook("user.registered", {"user_id": 1, "name": "Zoë"}, receiver.url, "2026-01-01T12:00:00+00:00"),
+        Webhook.of("msg_0190-run", "user.registered", payload, receiver.url, noon),
         run=Run("0190-run", "dispatch_webhook", attempt=attempt),
-        store=store,
-        sender=receiver.sender,
-        options=Options(SHORT, **options),
+        sending=Sending(store, receiver.sender, Options(SHORT, **options)),
     )
 
 

@@ -7,8 +7,15 @@ from sqlalchemy import inspect, select, text, update
 
 from errands import Keyring, SecretError
 from errands.core import clock
-from errands.kits.webhooks import AddressRefused, Delivery, DuplicateEndpoint, UnknownEndpoint, WebhookStore
-from errands.kits.webhooks.tables import deliveries, endpoints
+from errands.kits.webhooks import (
+    AddressRefused,
+    Delivery,
+    DuplicateEndpoint,
+    UnknownDelivery,
+    UnknownEndpoint,
+    WebhookStore,
+)
+from errands.kits.webhooks.tables import deliveries, endpoints, line
 
 
 @pytest.fixture
@@ -86,24 +93,61 @@ async def test_an_endpoint_without_events_is_refused(store, events):
         await store.add("https://example.com/", events)
 
 
-async def test_a_rotation_keeps_the_secret_before_and_no_older_one(store):
+async def test_a_rotation_keeps_the_secret_before_for_its_time_and_no_older_one(store):
+    with clock.use(clock.FakeClock()) as now:
+        endpoint, first = await store.add("https://example.com/")
+        assert endpoint.previous_until is None
+        second = await store.rotate_secret(endpoint.id)
+        assert await store.secrets(endpoint.id) == (second, first)
+        assert (await store.get(endpoint.id)).previous_until == now_plus(days=1)
+        third = await store.rotate_secret(endpoint.id, previous_for=timedelta(hours=1))
+        assert await store.secrets(endpoint.id) == (third, second)
+        now.advance(3599)
+        assert await store.secrets(endpoint.id) == (third, second)
+        now.advance(1)
+        assert await store.secrets(endpoint.id) == (third,)
+        fourth = await store.rotate_secret(endpoint.id, previous_for=timedelta(0))
+        assert await store.secrets(endpoint.id) == (fourth,)
+        assert (await store.get(endpoint.id)).previous_until is None
+        with pytest.raises(ValueError, match="previous_for"):
+            await store.rotate_secret(endpoint.id, previous_for=timedelta(seconds=-1))
+
+
+def now_plus(**times):
+    return clock.now() + timedelta(**times)
+
+
+async def test_a_second_secret_from_before_there_was_an_end_goes_on_until_the_next_rotation(store, database):
     endpoint, first = await store.add("https://example.com/")
     second = await store.rotate_secret(endpoint.id)
-    assert await store.secrets(endpoint.id) == (second, first)
-    third = await store.rotate_secret(endpoint.id)
-    assert await store.secrets(endpoint.id) == (third, second)
-    fourth = await store.rotate_secret(endpoint.id, keep_previous=False)
-    assert await store.secrets(endpoint.id) == (fourth,)
+    async with database.async_writing() as connection:
+        await connection.execute(update(endpoints).values(previous_until=None))
+    with clock.use(clock.FakeClock(clock.now() + timedelta(days=1000))):
+        assert await store.secrets(endpoint.id) == (second, first)
+
+
+async def test_what_an_endpoint_wants_can_be_changed(store):
+    endpoint, _ = await store.add("https://example.com/", ["a.b"])
+    assert not endpoint.ordered
+    await store.change(endpoint.id, events=["c.*", "c.*"], ordered=True)
+    changed = await store.get(endpoint.id)
+    assert (changed.events, changed.ordered) == (("c.*",), True)
+    await store.change(endpoint.id)
+    assert await store.get(endpoint.id) == changed
+    with pytest.raises(ValueError, match="events"):
+        await store.change(endpoint.id, events=[])
 
 
 async def test_what_is_unknown_is_said_to_be(store):
     for call in (
         store.get("x"), store.remove("x"), store.disable("x", "y"), store.enable("x"), store.secrets("x"),
-        store.rotate_secret("x"),
+        store.rotate_secret("x"), store.change("x", ordered=True),
     ):  # fmt: skip
         with pytest.raises(UnknownEndpoint, match="'x'"):
             await call
     assert await store.by_url("https://example.com/") is None
+    with pytest.raises(UnknownDelivery, match="'x'"):
+        await store.delivery("x")
 
 
 async def test_deliveries_outlive_their_endpoint_and_are_pruned_by_age(store, database):
@@ -132,7 +176,7 @@ async def test_deliveries_outlive_their_endpoint_and_are_pruned_by_age(store, da
 
 def test_the_migration_makes_the_tables_as_they_are_declared(database):
     inspector = inspect(database.engine)
-    for table in (endpoints, deliveries):
+    for table in (endpoints, deliveries, line):
         made = {column["name"]: column["nullable"] for column in inspector.get_columns(table.name)}
         assert made == {column.name: bool(column.nullable) for column in table.columns}
         indexes = {index["name"]: index["column_names"] for index in inspector.get_indexes(table.name)}

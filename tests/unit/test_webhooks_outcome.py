@@ -1,13 +1,10 @@
 """What follows from a receiver's answer."""
 
-from datetime import UTC, datetime
-
 import pytest
 
-from errands.core import clock
 from errands.core.errors import Discard
 from errands.kits.webhooks.errors import WebhookFailed, WebhookGone, WebhookRefused
-from errands.kits.webhooks.outcome import SHORT, STANDARD, check, seconds
+from errands.kits.webhooks.outcome import SHORT, STANDARD, check
 from errands.kits.webhooks.provider import Reply
 
 
@@ -32,24 +29,6 @@ def test_what_would_be_refused_again_fails_at_once(status):
         check(Reply(status))
     assert isinstance(caught.value, Discard)
     assert isinstance(caught.value, WebhookGone) is (status == 410)
-
-
-NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-
-
-@pytest.mark.parametrize(
-    ("header", "wait"),
-    [
-        (None, None), ("", None), ("soon", None), ("-5", None), ("1.5", None), ("٣", None),
-        ("0", 0), ("120", 120), (" 7 ", 7), ("86401", 86400), ("9" * 500, 86400),
-        ("Thu, 01 Jan 2026 12:02:00 GMT", 120), ("Thu, 01 Jan 2026 11:00:00 GMT", 0),
-        ("Thu, 01 Jan 2026 12:02:00 -0000", 120), ("Fri, 01 Jan 2027 12:00:00 GMT", 86400),
-        ("Thursday, 01-Jan-26 12:02:00 GMT", 120), ("Thu, 99 Jan 2026 12:00:00 GMT", None),
-    ],
-)  # fmt: skip
-def test_retry_after_in_seconds_or_as_a_date_and_never_over_a_day(header, wait):
-    with clock.use(clock.FakeClock(NOON)):
-        assert seconds(header) == wait
 
 
 def test_the_wait_that_a_receiver_asks_for_is_honoured_by_the_retry_policy():

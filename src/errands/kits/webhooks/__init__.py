@@ -4,12 +4,13 @@
 Receivers check what they got with `verify`.
 """
 
-from errands.kits.webhooks.addresses import Guard, GuardedTransport
+from errands.fetching import AddressRefused, Guard, GuardedTransport
+from errands.kits.webhooks.actions import Webhooks
 from errands.kits.webhooks.errors import (
-    AddressRefused,
     DuplicateEndpoint,
     InvalidSecret,
     InvalidSignature,
+    UnknownDelivery,
     UnknownEndpoint,
     WebhookError,
     WebhookFailed,
@@ -19,12 +20,14 @@ from errands.kits.webhooks.errors import (
 from errands.kits.webhooks.fake import FakeSender
 from errands.kits.webhooks.kit import WebhooksKit, kit
 from errands.kits.webhooks.provider import HttpSender, Reply, Sender
+from errands.kits.webhooks.records import Delivery, Disabling
 from errands.kits.webhooks.signing import new_secret, verify
-from errands.kits.webhooks.store import Delivery, Endpoint, WebhookStore
+from errands.kits.webhooks.store import Endpoint, WebhookStore
 
 __all__ = [
     "AddressRefused",
     "Delivery",
+    "Disabling",
     "DuplicateEndpoint",
     "Endpoint",
     "FakeSender",
@@ -35,12 +38,14 @@ __all__ = [
     "InvalidSignature",
     "Reply",
     "Sender",
+    "UnknownDelivery",
     "UnknownEndpoint",
     "WebhookError",
     "WebhookFailed",
     "WebhookGone",
     "WebhookRefused",
     "WebhookStore",
+    "Webhooks",
     "WebhooksKit",
     "kit",
     "new_secret",

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from dataclasses import dataclass
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from errands import Retry, Run
 from errands.core import clock
+from errands.fetching import AddressRefused
 from errands.kits.webhooks import signing
-from errands.kits.webhooks.errors import (
-    InvalidSecret,
-    WebhookError,
-    WebhookFailed,
-    WebhookGone,
-    WebhookRefused,
-)
+from errands.kits.webhooks.errors import InvalidSecret, WebhookFailed, WebhookRefused
 from errands.kits.webhooks.outcome import check
 from errands.kits.webhooks.provider import Reply, Sender
-from errands.kits.webhooks.store import Delivery, Endpoint, WebhookStore
+from errands.kits.webhooks.records import Delivery
+from errands.kits.webhooks.store import Endpoint, WebhookStore
+
+Failure = WebhookFailed | WebhookRefused | AddressRefused
+# What makes the call that it is given, at most once.
+Once = Callable[[Callable[[], Coroutine[Any, Any, int]]], Awaitable[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,104 +36,126 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """What is told to whom. `occurred_at` (ISO 8601) is the event's own time, the same at each attempt."""
+    """What is told to whom. `id` is the same at every attempt and replay, and so is `body`, to the byte."""
 
+    id: str
     event: str
-    payload: dict[str, Any]
     url: str
-    occurred_at: str
+    body: bytes
 
-    def body(self) -> bytes:
-        """The bytes that are signed and sent: compact JSON."""
-        content = {"type": self.event, "timestamp": self.occurred_at, "data": self.payload}
-        return json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
+    @classmethod
+    def of(cls, id: str, event: str, payload: dict[str, Any], url: str, occurred_at: str) -> Webhook:
+        """The body is compact JSON; `occurred_at` (ISO 8601) is the event's own time."""
+        content = {"type": event, "timestamp": occurred_at, "data": payload}
+        return cls(id, event, url, json.dumps(content, separators=(",", ":"), allow_nan=False).encode())
 
 
-async def deliver(
-    webhook: Webhook, *, run: Run, store: WebhookStore, sender: Sender, options: Options
-) -> dict[str, Any]:
-    """Make one attempt, and keep what became of it.
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """With what webhooks are sent."""
+
+    store: WebhookStore
+    sender: Sender
+    options: Options
+
+
+async def deliver(webhook: Webhook, *, run: Run, sending: Sending) -> dict[str, Any]:
+    """Make the attempt that `run` is at.
 
     Raises:
         WebhookFailed: the next attempt may succeed.
-        WebhookRefused: none would.
+        WebhookRefused, AddressRefused: none would.
     """
-    endpoint = await store.by_url(webhook.url)
+    endpoint = await sending.store.by_url(webhook.url)
     if endpoint is not None and not endpoint.active:
         raise WebhookRefused(f"the endpoint {endpoint.id} is disabled: {endpoint.disabled_reason}")
-    body = webhook.body()
+    # The receiver knows a webhook again by its id: what nobody knows the end of may be sent once more.
+    once = run.effect("webhook", safe_to_repeat=True).once
+    delivery, failure = await attempt(
+        webhook, endpoint, run_id=run.id, number=run.attempt, sending=sending, once=once
+    )
+    delivery = replace(delivery, next_try_at=_next(sending.options.retry, run.attempt, failure))
+    await sending.store.record(delivery, webhook.body.decode())
+    if failure is not None:
+        raise failure
+    return {"delivered": True, "status_code": delivery.status_code, "duration_ms": delivery.duration_ms}
+
+
+async def attempt(
+    webhook: Webhook, endpoint: Endpoint | None, *, run_id: str, number: int, sending: Sending, once: Once
+) -> tuple[Delivery, Failure | None]:
+    """Sign and send. Answers what is to be recorded, and what went wrong.
+
+    Raises:
+        WebhookRefused: it cannot be signed, so there was no attempt.
+    """
     started = clock.now()
     try:
         headers = signing.headers(
-            body,
-            message_id=f"msg_{run.id}",
+            webhook.body,
+            message_id=webhook.id,
             timestamp=int(started.timestamp()),
             event=webhook.event,
-            secrets=await _secrets(options, store, endpoint),
+            secrets=await _secrets(sending, endpoint),
         )
     except InvalidSecret as exc:
         raise WebhookRefused(f"this webhook cannot be signed: {exc}") from exc
 
     reply: Reply | None = None
     status: int | None = None
-    failure: WebhookFailed | WebhookRefused | None = None
+    failure: Failure | None = None
 
     async def send() -> int:
         nonlocal reply
-        reply = await sender.send(webhook.url, body, headers)
+        reply = await sending.sender.send(webhook.url, webhook.body, headers)
         check(reply)
         return reply.status
 
-    # The receiver knows a webhook again by its id: what nobody knows the end of may be sent once more.
-    effect = run.effect("webhook", safe_to_repeat=True)
-    timer = asyncio.get_running_loop().time()
+    timer = time.monotonic()
     try:
-        status = await effect.once(send)
-    except (WebhookFailed, WebhookRefused) as exc:
+        status = await once(send)
+    except (WebhookFailed, WebhookRefused, AddressRefused) as exc:
         failure, status = exc, reply.status if reply else None
-    took = round((asyncio.get_running_loop().time() - timer) * 1000)
-
-    await store.record(
-        Delivery(
-            run_id=run.id,
-            endpoint_id=endpoint.id if endpoint else None,
-            event=webhook.event,
-            url=store.canonical(webhook.url),
-            attempt=run.attempt,
-            status_code=status,
-            error=_told(failure, reply),
-            duration_ms=took,
-            at=started,
-            next_try_at=_next(options.retry, run.attempt, failure),
-            delivered_at=None if failure else clock.now(),
-        )
+    delivery = Delivery(
+        run_id=run_id,
+        endpoint_id=endpoint.id if endpoint else None,
+        event=webhook.event,
+        url=webhook.url,
+        attempt=number,
+        status_code=status,
+        error=_told(failure, reply),
+        duration_ms=round((time.monotonic() - timer) * 1000),
+        at=started,
+        delivered_at=None if failure else clock.now(),
+        message_id=webhook.id,
     )
-    if isinstance(failure, WebhookGone) and endpoint is not None:
-        await store.disable(endpoint.id, "the receiver answered 410 Gone")
-    if failure is not None:
-        raise failure
-    return {"delivered": True, "status_code": status, "duration_ms": took}
+    return delivery, failure
 
 
-async def _secrets(options: Options, store: WebhookStore, endpoint: Endpoint | None) -> tuple[str, ...]:
+async def directly(send: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    """For what keeps by itself that it was sent."""
+    return await send()
+
+
+async def _secrets(sending: Sending, endpoint: Endpoint | None) -> tuple[str, ...]:
     if endpoint is not None:
-        return await store.secrets(endpoint.id)
-    if options.secret:
-        return (options.secret,)
+        return await sending.store.secrets(endpoint.id)
+    if sending.options.secret:
+        return (sending.options.secret,)
     raise WebhookRefused(
         "this address is not registered and WEBHOOK_SECRET is not set: there is nothing to sign with"
     )
 
 
-def _told(failure: WebhookError | None, reply: Reply | None) -> str | None:
+def _told(failure: Failure | None, reply: Reply | None) -> str | None:
     if failure is None:
         return None
     excerpt = reply.excerpt.strip() if reply else ""
     return f"{failure}: {excerpt}" if excerpt else str(failure)
 
 
-def _next(retry: Retry, attempt: int, failure: WebhookError | None) -> datetime | None:
+def _next(retry: Retry, number: int, failure: Failure | None) -> datetime | None:
     """About when the next attempt comes: the retry policy draws its own jitter later."""
-    if not isinstance(failure, WebhookFailed) or attempt > retry.times:
+    if not isinstance(failure, WebhookFailed) or number > retry.times:
         return None
-    return clock.now() + timedelta(seconds=retry.wait(attempt, failure, random=lambda: 0.5))
+    return clock.now() + timedelta(seconds=retry.wait(number, failure, random=lambda: 0.5))

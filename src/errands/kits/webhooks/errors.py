@@ -34,16 +34,16 @@ class WebhookGone(WebhookRefused):
     """The receiver answered 410 Gone: its endpoint has been disabled."""
 
 
-class AddressRefused(WebhookRefused, ValueError):
-    """The address is one that must not be called: inside a network, malformed, or with credentials in it."""
-
-
 class DuplicateEndpoint(WebhookError, ValueError):
     """An endpoint with this address is registered already."""
 
 
 class UnknownEndpoint(WebhookError, LookupError):
     """There is no endpoint with this id."""
+
+
+class UnknownDelivery(WebhookError, Discard, LookupError):
+    """No attempt with this id is on record, or not what was sent in it."""
 
 
 class InvalidSignature(WebhookError, ValueError):

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from datetime import UTC
-from email.utils import parsedate_to_datetime
-
 from errands import Retry
-from errands.core import clock
+from errands.core import retry_after
 from errands.kits.webhooks.errors import WebhookFailed, WebhookGone, WebhookRefused
 from errands.kits.webhooks.provider import Reply
 
 # Client errors that say "not now" rather than "not this": time-out, conflict, too early, too many requests.
 PASSING = frozenset({408, 409, 425, 429})
-# However long a receiver asks us to wait, after a day somebody should look.
-LONGEST_WAIT = 24 * 3600.0
 
 # Two schedules: the short one of the learning platform, and that of the Standard Webhooks specification
 # (at once, then after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h, 24 h), which outlasts a weekend.
@@ -41,22 +35,4 @@ def check(reply: Reply) -> None:
         raise WebhookRefused(text, status=status)
     if 300 <= status < 400:
         text += ", a redirect, which is not followed: register the final address"
-    raise WebhookFailed(text, status=status, retry_after=seconds(reply.retry_after))
-
-
-def seconds(retry_after: str | None) -> float | None:
-    """A Retry-After header (RFC 9110, 10.2.3: seconds or a date) in seconds from now, at most a day.
-
-    None where there is none, or where it can't be read.
-    """
-    if retry_after is None:
-        return None
-    text = retry_after.strip()
-    if text.isascii() and text.isdigit():
-        return LONGEST_WAIT if len(text) > 9 else min(float(text), LONGEST_WAIT)
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
-        return None
-    wait = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - clock.timestamp()
-    return float(min(max(math.ceil(wait), 0), LONGEST_WAIT))
+    raise WebhookFailed(text, status=status, retry_after=retry_after.seconds(reply.retry_after))

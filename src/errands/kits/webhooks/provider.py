@@ -10,7 +10,7 @@ from typing import Protocol
 
 import httpx
 
-from errands.kits.webhooks.addresses import Guard, GuardedTransport
+from errands.fetching import FetchFailed, Guard, GuardedTransport
 from errands.kits.webhooks.errors import WebhookFailed
 
 EXCERPT = 1024  # bytes of an answer that are read; what follows is not our business
@@ -84,6 +84,8 @@ class HttpSender:
             ):
                 reply = Reply(response.status_code, response.headers.get("retry-after"))
                 reply = Reply(reply.status, reply.retry_after, await _excerpt(response))
+        except FetchFailed as exc:
+            raise WebhookFailed(str(exc)) from exc
         except TimeoutError as exc:
             if reply is None:
                 raise WebhookFailed(f"no answer within {self._timeout:g} s") from exc

@@ -1,11 +1,11 @@
-"""Who wants which webhooks, and what became of each."""
+"""Who wants which webhooks."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -14,15 +14,22 @@ from sqlalchemy.exc import IntegrityError
 
 from errands import Database, Keyring
 from errands.core import clock
-from errands.kits.webhooks.addresses import Guard
+from errands.fetching import Guard
 from errands.kits.webhooks.errors import DuplicateEndpoint, UnknownEndpoint
+from errands.kits.webhooks.line import Line
+from errands.kits.webhooks.records import Disabling, Records
 from errands.kits.webhooks.signing import new_secret
-from errands.kits.webhooks.tables import deliveries, endpoints
+from errands.kits.webhooks.tables import endpoints
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An address that wants events. Its secrets are not part of it: see `WebhookStore.secrets`."""
+    """An address that wants events. Its secrets are not part of it: see `WebhookStore.secrets`.
+
+    `ordered`: the next event waits until the one before was delivered or given up. `previous_until`: when the
+    secret before the last rotation ends, None where there is none. `failing_since`: the first failed attempt
+    after the last that succeeded.
+    """
 
     id: str
     url: str
@@ -31,63 +38,65 @@ class Endpoint:
     disabled_reason: str | None
     created_at: datetime
     created_by: str | None
+    ordered: bool = False
+    previous_until: datetime | None = None
+    failing_since: datetime | None = None
 
     def wants(self, event: str) -> bool:
         """Whether it asked for `event`: by its name, or by a pattern such as `course.*`."""
         return any(fnmatchcase(event, pattern) for pattern in self.events)
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """One attempt to deliver. `next_try_at` is about when the next one comes, None if none follows."""
-
-    run_id: str
-    event: str
-    url: str
-    attempt: int
-    status_code: int | None
-    error: str | None
-    duration_ms: int
-    at: datetime
-    endpoint_id: str | None = None
-    next_try_at: datetime | None = None
-    delivered_at: datetime | None = None
-
-
-class WebhookStore:
+class WebhookStore(Records):
     """Endpoints and deliveries in SQL.
 
     Args:
         database: where they are.
         keyring: seals the endpoints' secrets.
         guard: checks addresses when they are registered, as far as that goes without looking them up.
+        disabling: when an endpoint that fails is disabled, and who is told.
     """
 
-    def __init__(self, database: Database, keyring: Keyring, guard: Guard | None = None) -> None:
-        self._database = database
+    def __init__(
+        self,
+        database: Database,
+        keyring: Keyring,
+        guard: Guard | None = None,
+        disabling: Disabling | None = None,
+    ) -> None:
+        super().__init__(database, disabling or Disabling())
+        self.line = Line(database)
         self._keyring = keyring
         self._guard = guard or Guard()
 
     async def add(
-        self, url: str, events: Sequence[str] = ("*",), created_by: str | None = None
+        self,
+        url: str,
+        events: Sequence[str] = ("*",),
+        created_by: str | None = None,
+        *,
+        ordered: bool = False,
     ) -> tuple[Endpoint, str]:
         """Register an address. Answers the endpoint and its secret, which is not shown again.
+
+        Args:
+            events: names, or patterns such as `course.*`.
+            ordered: whether its events come one after the other: see `docs/webhooks.md`.
 
         Raises:
             AddressRefused: the address must not be called.
             DuplicateEndpoint: it is registered already.
             ValueError: no events.
         """
-        if not events or not all(events):
-            raise ValueError('name the events that the endpoint wants, or ["*"] for all')
         endpoint = Endpoint(
             id=str(uuid.uuid4()),
             url=self.canonical(url),
-            events=tuple(dict.fromkeys(events)),
+            events=_names(events),
             active=True,
             disabled_reason=None,
             created_at=clock.now(),
             created_by=created_by,
+            ordered=ordered,
         )
         secret = new_secret()
         row = {
@@ -97,6 +106,7 @@ class WebhookStore:
             "active": True,
             "created_at": endpoint.created_at,
             "created_by": created_by,
+            "ordered": ordered,
             "secrets": self._keyring.seal([secret], _context(endpoint.id)),
         }
         try:
@@ -140,64 +150,75 @@ class WebhookStore:
         if not done.rowcount:
             raise UnknownEndpoint(f"no webhook endpoint {endpoint_id!r}")
 
+    async def change(
+        self, endpoint_id: str, *, events: Sequence[str] | None = None, ordered: bool | None = None
+    ) -> None:
+        """Change which events it wants, or whether they come in order. None leaves a thing as it is.
+
+        Raises:
+            UnknownEndpoint: there is none with this id.
+            ValueError: no events.
+        """
+        values: dict[str, Any] = {} if events is None else {"events": list(_names(events))}
+        if ordered is not None:
+            values["ordered"] = ordered
+        if values:
+            await self._change(endpoint_id, **values)
+
     async def disable(self, endpoint_id: str, reason: str) -> None:
         """Send nothing there any more, and say why."""
         await self._change(endpoint_id, active=False, disabled_reason=reason)
 
     async def enable(self, endpoint_id: str) -> None:
-        """Send there again."""
-        await self._change(endpoint_id, active=True, disabled_reason=None)
+        """Send there again. What failed before is forgiven: failures are counted anew."""
+        await self._change(endpoint_id, active=True, disabled_reason=None, failing_since=None, failures=None)
 
     async def secrets(self, endpoint_id: str) -> tuple[str, ...]:
-        """The secrets that sign, the newest first."""
-        async with self._database.async_reading() as connection:
-            sealed = await connection.scalar(select(endpoints.c.secrets).where(endpoints.c.id == endpoint_id))
-        if sealed is None:
-            raise UnknownEndpoint(f"no webhook endpoint {endpoint_id!r}")
-        return tuple(self._keyring.open(sealed, _context(endpoint_id)))
-
-    async def rotate_secret(self, endpoint_id: str, *, keep_previous: bool = True) -> str:
-        """Make a new secret, which is not shown again. The one before goes on signing beside it until the
-        next rotation, so that the receiver can change over at leisure; unless it became known to others.
+        """The secrets that sign now, the newest first.
 
         Raises:
             UnknownEndpoint: there is none with this id.
         """
+        query = select(endpoints.c.secrets, endpoints.c.previous_until).where(endpoints.c.id == endpoint_id)
+        async with self._database.async_reading() as connection:
+            found = (await connection.execute(query)).one_or_none()
+        if found is None:
+            raise UnknownEndpoint(f"no webhook endpoint {endpoint_id!r}")
+        newest, *previous = self._keyring.open(found.secrets, _context(endpoint_id))
+        over = found.previous_until is not None and found.previous_until <= clock.now()
+        return (newest,) if over else (newest, *previous)
+
+    async def rotate_secret(self, endpoint_id: str, *, previous_for: timedelta = timedelta(days=1)) -> str:
+        """Make a new secret, which is not shown again.
+
+        The one before goes on signing beside it, so that the receiver can change over at leisure; one that is
+        older ends at once.
+
+        Args:
+            previous_for: how long it does; zero where it became known to others.
+
+        Raises:
+            UnknownEndpoint: there is none with this id.
+            ValueError: less than zero.
+        """
+        if previous_for < timedelta(0):
+            raise ValueError(f"previous_for={previous_for} must not be less than zero")
         secret = new_secret()
         async with self._database.async_writing() as connection:
             query = select(endpoints.c.secrets).where(endpoints.c.id == endpoint_id).with_for_update()
             sealed = await connection.scalar(query)
             if sealed is None:
                 raise UnknownEndpoint(f"no webhook endpoint {endpoint_id!r}")
-            previous = self._keyring.open(sealed, _context(endpoint_id))[:1] if keep_previous else []
+            previous = self._keyring.open(sealed, _context(endpoint_id))[:1] if previous_for else []
             await connection.execute(
                 update(endpoints)
                 .where(endpoints.c.id == endpoint_id)
-                .values(secrets=self._keyring.seal([secret, *previous], _context(endpoint_id)))
+                .values(
+                    secrets=self._keyring.seal([secret, *previous], _context(endpoint_id)),
+                    previous_until=clock.now() + previous_for if previous else None,
+                )
             )
         return secret
-
-    async def record(self, delivery: Delivery) -> None:
-        """Keep what became of one attempt."""
-        row = {name: getattr(delivery, name) for name in Delivery.__dataclass_fields__}
-        async with self._database.async_writing() as connection:
-            await connection.execute(insert(deliveries).values(id=str(uuid.uuid4()), **row))
-
-    async def deliveries(self, endpoint_id: str, *, limit: int = 100) -> Sequence[Delivery]:
-        """The latest attempts at one endpoint, the newest first."""
-        query = (
-            select(*(deliveries.c[name] for name in Delivery.__dataclass_fields__))
-            .where(deliveries.c.endpoint_id == endpoint_id)
-            .order_by(deliveries.c.at.desc(), deliveries.c.attempt.desc())
-            .limit(limit)
-        )
-        async with self._database.async_reading() as connection:
-            return [Delivery(**row) for row in (await connection.execute(query)).mappings()]
-
-    async def prune(self, before: datetime) -> int:
-        """Forget the attempts made before that moment; answers how many."""
-        async with self._database.async_writing() as connection:
-            return (await connection.execute(delete(deliveries).where(deliveries.c.at < before))).rowcount
 
     def canonical(self, url: str) -> str:
         """`url` as it is kept: host in lower case and ASCII, path escaped, no fragment.
@@ -212,7 +233,10 @@ class WebhookStore:
         query = select(*columns).where(*where).order_by(endpoints.c.created_at, endpoints.c.id)
         async with self._database.async_reading() as connection:
             rows = (await connection.execute(query)).mappings().all()
-        return [Endpoint(**{**row, "events": tuple(row["events"])}) for row in rows]
+        return [
+            Endpoint(**{**row, "events": tuple(row["events"]), "ordered": bool(row["ordered"])})
+            for row in rows
+        ]
 
     async def _change(self, endpoint_id: str, **values: Any) -> None:
         async with self._database.async_writing() as connection:
@@ -221,6 +245,12 @@ class WebhookStore:
             )
         if not done.rowcount:
             raise UnknownEndpoint(f"no webhook endpoint {endpoint_id!r}")
+
+
+def _names(events: Sequence[str]) -> tuple[str, ...]:
+    if not events or not all(events):
+        raise ValueError('name the events that the endpoint wants, or ["*"] for all')
+    return tuple(dict.fromkeys(events))
 
 
 def _context(endpoint_id: str) -> str:

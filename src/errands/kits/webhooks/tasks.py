@@ -1,18 +1,20 @@
-"""The kit's two tasks: one webhook to one address, and one event to all who want it."""
+"""The kit's tasks: one webhook to one address, one event to all who want it, and what goes with these."""
 
 from __future__ import annotations
 
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import StringConstraints
+from pydantic import Field, StringConstraints
 
-from errands import Discard, Retry, Run
+from errands import Concurrency, Discard, Retry, Run, Unique
 from errands.core import clock
-from errands.kits.webhooks.delivery import Options, Webhook, deliver
+from errands.kits.webhooks.delivery import Options, Sending, Webhook, deliver
+from errands.kits.webhooks.line import Waiting
+from errands.kits.webhooks.ordered import deliver_line
 from errands.kits.webhooks.provider import Sender
-from errands.kits.webhooks.store import WebhookStore
+from errands.kits.webhooks.store import Endpoint, WebhookStore
 
 if TYPE_CHECKING:
     from errands import Errands
@@ -21,16 +23,18 @@ if TYPE_CHECKING:
 EventName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,99}$")]
 Moment = Annotated[str, StringConstraints(max_length=40)]
 
-# Sending to all talks only to our own broker and database.
+QUEUE = "webhooks"
+# What talks only to our own broker and database.
 _OWN = Retry(5, first=5, most=300)
+_TIMES: dict[str, Any] = {"soft_time_limit": 60, "time_limit": 90}
+# A run that is at work may have seen the end of the line already, so it stands for no later request.
+_NEXT = Unique(by="endpoint_id", while_=("scheduled", "queued", "retrying"))
 
 
 def register(app: Errands, options: Options) -> None:
     """Declare the tasks on `app`."""
 
-    @app.task(
-        name="dispatch_webhook", queue="webhooks", retry=options.retry, soft_time_limit=60, time_limit=90
-    )
+    @app.task(name="dispatch_webhook", queue=QUEUE, retry=options.retry, **_TIMES)
     async def dispatch_webhook(
         event_type: EventName,
         payload: dict[str, Any],
@@ -44,10 +48,15 @@ def register(app: Errands, options: Options) -> None:
         url = webhook_url or await _only_address(options, store, event_type)
         if url is None:
             return {"delivered": False, "reason": "no address registered"}
-        webhook = Webhook(event_type, payload, url, occurred_at or _asked_at(run.id))
-        return await deliver(webhook, run=run, store=store, sender=sender, options=options)
+        url = store.canonical(url)
+        webhook = Webhook.of(f"msg_{run.id}", event_type, payload, url, occurred_at or _asked_at(run.id))
+        endpoint = await store.by_url(url)
+        if endpoint is not None and endpoint.active and endpoint.ordered:
+            task_id = await line_up(webhook, endpoint, run, store)
+            return {"delivered": False, "reason": "it waits for its turn", "task_id": task_id}
+        return await deliver(webhook, run=run, sending=Sending(store, sender, options))
 
-    @app.task(name="dispatch_webhooks_batch", queue="webhooks", retry=_OWN, soft_time_limit=60, time_limit=90)
+    @app.task(name="dispatch_webhooks_batch", queue=QUEUE, retry=_OWN, **_TIMES)
     async def dispatch_webhooks_batch(
         event_type: EventName,
         payload: dict[str, Any],
@@ -56,14 +65,55 @@ def register(app: Errands, options: Options) -> None:
         run: Run,
         store: WebhookStore,
     ) -> dict[str, Any]:
-        urls = [endpoint.url for endpoint in await store.for_event(event_type)]
+        wanting: dict[str, Endpoint | None] = {e.url: e for e in await store.for_event(event_type)}
         if options.url and await store.by_url(options.url) is None:
-            urls.append(store.canonical(options.url))
+            wanting[store.canonical(options.url)] = None
         moment = occurred_at or _asked_at(run.id)
-        for url in urls:
+        task_ids = []
+        for url, endpoint in wanting.items():
             # The same id each time: a second delivery of this batch sends nothing twice.
-            await dispatch_webhook.aapply_async((event_type, payload, url, moment), task_id=run.child_id(url))
-        return {"dispatched": len(urls), "task_ids": [run.child_id(url) for url in urls]}
+            task_id = run.child_id(url)
+            if endpoint is not None and endpoint.ordered:
+                webhook = Webhook.of(f"msg_{task_id}", event_type, payload, url, moment)
+                task_id = await line_up(webhook, endpoint, run, store)
+            else:
+                await dispatch_webhook.aapply_async((event_type, payload, url, moment), task_id=task_id)
+            task_ids.append(task_id)
+        return {"dispatched": len(task_ids), "task_ids": task_ids}
+
+    @app.task(
+        name="deliver_webhooks_in_order",
+        queue=QUEUE,
+        retry=_OWN,
+        unique=_NEXT,
+        at_most=Concurrency(1, by="endpoint_id"),
+        **_TIMES,
+    )
+    async def deliver_webhooks_in_order(
+        endpoint_id: str, *, run: Run, store: WebhookStore, sender: Sender
+    ) -> dict[str, Any]:
+        return await deliver_line(endpoint_id, run=run, sending=Sending(store, sender, options))
+
+    async def line_up(webhook: Webhook, endpoint: Endpoint, run: Run, store: WebhookStore) -> str:
+        """Let it wait for its turn; answers the run that delivers it, as far as that is known by now."""
+        position = run.id if _is_v7(run.id) else app.new_id()
+        await store.line.add(Waiting(webhook.id, endpoint.id, position, webhook.event, webhook.body.decode()))
+        return str((await deliver_webhooks_in_order.aapply_async((endpoint.id,))).id)
+
+    @app.task(name="replay_webhook", queue=QUEUE, retry=options.retry, **_TIMES)
+    async def replay_webhook(
+        delivery_id: str, *, run: Run, store: WebhookStore, sender: Sender
+    ) -> dict[str, Any]:
+        before = await store.delivery(delivery_id)
+        body = await store.body(before)
+        webhook = Webhook(str(before.message_id), before.event, before.url, body)
+        return await deliver(webhook, run=run, sending=Sending(store, sender, options))
+
+    @app.task(name="prune_webhook_deliveries", queue=QUEUE, retry=_OWN)
+    async def prune_webhook_deliveries(
+        days: Annotated[int, Field(ge=1)] = 30, *, store: WebhookStore
+    ) -> dict[str, int]:
+        return {"deleted": await store.prune(clock.now() - timedelta(days=days))}
 
 
 async def _only_address(options: Options, store: WebhookStore, event: str) -> str | None:
@@ -80,10 +130,13 @@ async def _only_address(options: Options, store: WebhookStore, event: str) -> st
 
 def _asked_at(run_id: str) -> str:
     """When the run was asked for, which a UUIDv7 tells (RFC 9562, 5.7); now, for ids of another kind."""
+    if not _is_v7(run_id):
+        return clock.now().isoformat()
+    return datetime.fromtimestamp((uuid.UUID(run_id).int >> 80) / 1000, UTC).isoformat()
+
+
+def _is_v7(run_id: str) -> bool:
     try:
-        made = uuid.UUID(run_id)
+        return uuid.UUID(run_id).version == 7
     except ValueError:
-        return clock.now().isoformat()
-    if made.version != 7:
-        return clock.now().isoformat()
-    return datetime.fromtimestamp((made.int >> 80) / 1000, UTC).isoformat()
+        return False

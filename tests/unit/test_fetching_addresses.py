@@ -5,8 +5,7 @@ import socket
 import pytest
 
 from errands.core.errors import Discard
-from errands.kits.webhooks.addresses import Guard
-from errands.kits.webhooks.errors import AddressRefused, WebhookFailed
+from errands.fetching import AddressRefused, FetchFailed, Guard, SystemResolver
 
 HOSTILE = [
     # loopback, this host
@@ -29,17 +28,27 @@ HOSTILE = [
     "https://2130706433/", "https://0x7f000001/", "https://0x7f.1/", "https://0177.0.0.1/", "https://127.1/",
     "https://127.0.1/", "https://017700000001/", "https://0x7f.0x0.0x0.0x1/", "https://127.0.0.1./",
     "https://127。0。0。1/", "https://１２７.0.0.1/", "https://①②⑦.0.0.1/", "https://%31%32%37.0.0.1/",
-    "https://0300.0250.1.1/", "https://1.2.3/", "https://8.8.8.8.8/",
+    "https://0300.0250.1.1/", "https://0xa9fea9fe/", "https://2852039166/", "https://169.254.43518/",
+    "https://0xA9.0376.0xa9fe/", "https://0x/", "https://0/", "https://00000000177.1/", "https://10.1/",
+    # numbers that are no address
+    "https://8.8.8.8.8/", "https://256.1.1.1/", "https://4294967296/", "https://0x100000000/",
+    "https://1.2.3.0x1ff/", "https://08.8.8.8/", "https://8..8/", "https://a.1/",
+    "https://99999999999999999999/", "https://010.010.010.010/",
     # zone ids
-    "https://[fe80::1%25eth0]/", "https://[2606:4700::1%25lo]/", "https://[::1%25lo]/",
+    "https://[fe80::1%25eth0]/", "https://[2606:4700::1%25lo]/", "https://[::1%25lo]/", "https://[fe80::1%lo]/",
+    # tunnels and networks that were given back
+    "https://[2a00:1450::5efe:10.0.0.1]/", "https://[2a00:1450::200:5efe:7f00:1]/", "https://[3ffe::1]/",
+    "https://[2001:2::1]/", "https://[2001:20::1]/", "https://[2620:4f:8000::1]/",
     # what parsers read differently
     "https://example.com@127.0.0.1/", "https://127.0.0.1\\@example.com/", "https://user:pw@example.com/",
+    "https://@example.com/", "https://:@example.com/",
     "https://example.com:80@127.0.0.1/", "https://example.com\t.evil.example/", "https://example.com\n/",
     "https://exa mple.com/", "https://example.com /", "https://example.com\x00/", "https://\u202eexample.com/",
     "https://ex%61mple.com/", "https://example..com/", "https://-example.com/", "https://example.com:0/",
     "https://example.com:99999/", "https://example.com:abc/", "https://", "https:///path",
     "https:example.com", "//example.com/", "example.com", "", "https://[::1", "https://example.com:443:443/",
     # other ports and schemes
+    "https://example.com:6379/", "https://example.com:11211/", "https://example.com:6667/",
     "https://example.com:22/", "https://example.com:25/", "https://example.com:587/", "http://example.com/",
     "ftp://example.com/", "file:///etc/passwd", "gopher://example.com/", "javascript:alert(1)", "unix:/run/x",
     "data:,x", "ws://example.com/",
@@ -68,6 +77,17 @@ def test_an_address_with_a_password_does_not_show_it():
         ("https://example.com.:8443/x", "example.com", 8443, "https://example.com:8443/x"),
         ("https://bücher.example/ä", "xn--bcher-kva.example", 443, "https://xn--bcher-kva.example/%C3%A4"),
         ("https://8.8.8.8/", "8.8.8.8", 443, "https://8.8.8.8/"),
+        ("https://134744072/a", "8.8.8.8", 443, "https://8.8.8.8/a"),
+        ("https://0x8.8.2056/", "8.8.8.8", 443, "https://8.8.8.8/"),
+        ("https://010.526344/", "8.8.8.8", 443, "https://8.8.8.8/"),
+        ("https://0X08080808./", "8.8.8.8", 443, "https://8.8.8.8/"),
+        ("https://1.2.3:8443/", "1.2.0.3", 8443, "https://1.2.0.3:8443/"),
+        (
+            "https://[2606:4700:4700:0:0:0:0:1111]/",
+            "2606:4700:4700::1111",
+            443,
+            "https://[2606:4700:4700::1111]/",
+        ),
         ("https://[2606:4700:4700::1111]/", "2606:4700:4700::1111", 443, "https://[2606:4700:4700::1111]/"),
         ("https://a-1.b_2.example.com/", "a-1.b_2.example.com", 443, "https://a-1.b_2.example.com/"),
     ],
@@ -81,6 +101,7 @@ def test_a_public_address_passes_and_is_kept_in_one_form(url, host, port, kept):
 def test_an_exempt_address_passes_only_at_its_own_port_and_under_its_own_name():
     guard = Guard("127.0.0.1:8001, Receiver:80,[::1]:9000")
     for url in (
+        "http://2130706433:8001/",
         "http://127.0.0.1:8001/x",
         "https://127.0.0.1:8001/",
         "http://receiver/",
@@ -104,50 +125,74 @@ def test_plain_http_can_be_allowed_to_public_addresses_only():
         guard.parse("http://10.0.0.1/")
 
 
-@pytest.mark.parametrize("pair", ["localhost", "localhost:", "localhost:x", "localhost:0", "localhost:70000"])
+@pytest.mark.parametrize(
+    "pair", ["localhost", "localhost:", "localhost:x", "localhost:0", "localhost:70000", "1.2.3.4.5:80"]
+)
 def test_an_exemption_needs_a_host_and_a_port(pair):
-    with pytest.raises(ValueError, match="ERRANDS_WEBHOOK_ALLOW"):
+    with pytest.raises(ValueError, match="ERRANDS_FETCH_ALLOW"):
         Guard(pair)
+    with pytest.raises(ValueError, match="THE_LIST"):
+        Guard(pair, setting="THE_LIST")
 
 
-@pytest.fixture
-def names(monkeypatch):
-    """A name service whose answers a test writes down; it counts the questions."""
-    answers = {}
-    asked = []
+class Names:
+    """A name service whose answers a test writes down, one list for each question."""
 
-    def getaddrinfo(host, port, family=0, type=0, proto=0, flags=0):
-        asked.append(host)
-        if host not in answers:
-            raise socket.gaierror(-2, "Name or service not known")
-        return [
-            (socket.AF_INET6 if ":" in a else socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, port))
-            for a in answers[host]
-        ]
+    def __init__(self, **answers):
+        self.answers = {name.replace("_", "."): list(lists) for name, lists in answers.items()}
+        self.asked = []
 
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    answers["asked"] = asked
-    return answers
+    async def __call__(self, host):
+        self.asked.append(host)
+        if not self.answers.get(host):
+            raise FetchFailed(f"{host} cannot be found")
+        return self.answers[host].pop(0)
 
 
-async def test_a_name_is_looked_up_once_and_its_addresses_are_kept(names):
-    names["example.com"] = ["93.184.216.34", "2606:2800:220:1::1", "93.184.216.34"]
-    target = await Guard().resolve("https://example.com/")
+async def test_a_name_is_looked_up_once_and_its_addresses_are_kept():
+    names = Names(example_com=[["93.184.216.34", "2606:2800:220:1::1", "93.184.216.34"]])
+    target = await Guard(resolver=names).resolve("https://example.com/")
     assert list(map(str, target.addresses)) == ["93.184.216.34", "2606:2800:220:1::1"]
-    assert names["asked"] == ["example.com"]
+    assert names.asked == ["example.com"]
+
+
+async def test_an_address_needs_no_name_service():
+    names = Names()
+    target = await Guard(resolver=names).resolve("https://0x08.0x08.0x08.0x08/")
+    assert list(map(str, target.addresses)) == ["8.8.8.8"]
+    assert names.asked == []
 
 
 @pytest.mark.parametrize(
     "inner",
-    ["127.0.0.1", "10.1.2.3", "169.254.169.254", "::1", "::ffff:10.0.0.1", "fd00::1", "64:ff9b::a00:1"],
-)
-async def test_one_inner_address_among_the_answers_is_enough_to_refuse(names, inner):
-    names["rebind.example"] = ["93.184.216.34", inner]
-    with pytest.raises(AddressRefused, match=r"rebind\.example:443 to ERRANDS_WEBHOOK_ALLOW"):
-        await Guard().resolve("https://rebind.example/")
-    assert (await Guard("rebind.example:443").resolve("https://rebind.example/")).exempt
+    ["127.0.0.1", "10.1.2.3", "169.254.169.254", "::1", "::ffff:10.0.0.1", "fd00::1", "64:ff9b::a00:1",
+     "fe80::1%eth0", "2002:7f00:1::", "2001:0:4136:e378:8000:63bf:3fff:fdd2", "100.64.0.1", "0.0.0.0"],
+)  # fmt: skip
+async def test_one_inner_address_among_the_answers_is_enough_to_refuse(inner):
+    answer = ["93.184.216.34", inner]
+    with pytest.raises(AddressRefused, match=r"rebind\.example:443 to ERRANDS_FETCH_ALLOW"):
+        await Guard(resolver=Names(rebind_example=[answer])).resolve("https://rebind.example/")
+    exempt = Guard("rebind.example:443", resolver=Names(rebind_example=[answer]))
+    assert (await exempt.resolve("https://rebind.example/")).exempt
 
 
-async def test_a_name_that_cannot_be_found_now_is_tried_again(names):
-    with pytest.raises(WebhookFailed, match=r"nowhere\.example"):
-        await Guard().resolve("https://nowhere.example/")
+@pytest.mark.parametrize("answer", [[], ["nonsense"]])
+async def test_an_answer_that_is_none_is_a_failure_that_may_pass(answer):
+    with pytest.raises(FetchFailed, match=r"odd\.example"):
+        await Guard(resolver=Names(odd_example=[answer])).resolve("https://odd.example/")
+
+
+async def test_a_name_that_cannot_be_found_now_is_tried_again():
+    with pytest.raises(FetchFailed, match=r"nowhere\.example"):
+        await Guard(resolver=Names()).resolve("https://nowhere.example/")
+
+
+async def test_the_systems_own_name_service(monkeypatch):
+    assert "127.0.0.1" in await SystemResolver()("localhost")
+
+    def getaddrinfo(host, *_, **__):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with pytest.raises(FetchFailed, match=r"nowhere\.example cannot be found: .*not known"):
+        await SystemResolver()("nowhere.example")
