@@ -1,0 +1,71 @@
+"""What waits for its turn at an endpoint that wants its events in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from errands import Database
+from errands.kits.webhooks.tables import endpoints, line
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A webhook that waits. `attempts` were made so far, the last one by `run_id`."""
+
+    id: str
+    endpoint_id: str
+    position: str
+    event: str
+    body: str
+    attempts: int = 0
+    next_try_at: datetime | None = None
+    run_id: str | None = None
+
+
+class Line:
+    """The lines of all endpoints, in SQL."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, waiting: Waiting) -> None:
+        """Let it wait behind those that were asked for before it. One that waits already stays where it is;
+        for an endpoint that was removed meanwhile, nothing does."""
+        row = {name: getattr(waiting, name) for name in Waiting.__dataclass_fields__}
+        try:
+            async with self._database.async_writing() as connection:
+                here = select(endpoints.c.id).where(endpoints.c.id == waiting.endpoint_id)
+                if await connection.scalar(here) is not None:
+                    await connection.execute(insert(line).values(row))
+        except IntegrityError:  # the run that brings it was delivered a second time
+            return
+
+    async def first(self, endpoint_id: str) -> Waiting | None:
+        """Whose turn it is."""
+        query = (
+            select(line)
+            .where(line.c.endpoint_id == endpoint_id)
+            .order_by(line.c.position, line.c.id)
+            .limit(1)
+        )
+        async with self._database.async_reading() as connection:
+            row = (await connection.execute(query)).mappings().one_or_none()
+        return None if row is None else Waiting(**row)
+
+    async def put_off(self, waiting: Waiting, *, until: datetime, run_id: str) -> None:
+        """An attempt of this run failed; the next one comes `until` then."""
+        async with self._database.async_writing() as connection:
+            await connection.execute(
+                update(line)
+                .where(line.c.id == waiting.id)
+                .values(attempts=waiting.attempts + 1, next_try_at=until, run_id=run_id)
+            )
+
+    async def leave(self, waiting: Waiting) -> None:
+        """It was delivered, or given up."""
+        async with self._database.async_writing() as connection:
+            await connection.execute(delete(line).where(line.c.id == waiting.id))
