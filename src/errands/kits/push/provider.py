@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import httpx
 
-from errands.core import clock
+from errands.core.retry_after import seconds
 from errands.kits.push.devices import Device
 from errands.kits.push.errors import PushError, PushFailed, PushUnknown
-from errands.kits.push.notice import DAY, PushMessage
+from errands.kits.push.notice import PushMessage
 
 # Google's advice for a quota that is used up, where the answer names no time.
 QUOTA_WAIT = 60.0
@@ -89,17 +86,3 @@ def not_now(service: str, response: httpx.Response, text: str) -> PushFailed:
     if wait is None and quota:
         wait = QUOTA_WAIT
     return PushFailed(f"{service} answered {text}", retry_after=wait, pause=quota or wait is not None)
-
-
-def seconds(retry_after: str | None) -> float | None:
-    """A Retry-After header (RFC 9110, 10.2.3: seconds or a date) in seconds from now, at most a day; None
-    where there is none, or none that can be read."""
-    text = (retry_after or "").strip()
-    if text.isascii() and text.isdigit():
-        return float(min(int(text[:9]), DAY))
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
-        return None
-    wait = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - clock.timestamp()
-    return float(min(max(math.ceil(wait), 0), DAY))

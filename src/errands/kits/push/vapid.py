@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from typing import Any
 
 from errands import ConfigurationError
 from errands.core import clock
+from errands.kits.push.errors import PushRefused
 
 _GOOD_FOR = 12 * 3600  # seconds; the standard allows 24 hours
 _RENEWED_BEFORE = 3600
 _MOST_KEPT = 100
-_SUBJECT = re.compile(r"mailto:[^@\s]+@[^@\s]+|https://[^\s/]+")
 
 
 class VapidKey:
@@ -30,11 +29,6 @@ class VapidKey:
     def __init__(self, private_key: str, subject: str) -> None:
         from py_vapid import Vapid02  # type: ignore[import-untyped]
 
-        if not _SUBJECT.fullmatch(subject):
-            raise ConfigurationError(
-                f"ERRANDS_VAPID_SUBJECT={subject[:80]!r}: write mailto:admin@school.example, or an "
-                "https address"
-            )
         try:
             raw = base64.urlsafe_b64decode(private_key.strip() + "==")
             if len(raw) != 32:
@@ -47,6 +41,13 @@ class VapidKey:
             ) from exc
         self._subject = subject
         self._signed: dict[str, tuple[float, str]] = {}
+        try:
+            self.authorization("https://push.example")
+        except PushRefused as exc:
+            raise ConfigurationError(
+                f"ERRANDS_VAPID_SUBJECT={subject[:80]!r}: write mailto:admin@school.example, or an "
+                "https address without a path"
+            ) from exc
 
     @property
     def public_key(self) -> str:
@@ -54,7 +55,13 @@ class VapidKey:
         return public_key_of(self._vapid.private_key)
 
     def authorization(self, origin: str) -> str:
-        """The header by which the push service at `origin` knows us. Signed anew twice a day."""
+        """The header by which the push service at `origin` knows us. Signed anew twice a day.
+
+        Raises:
+            PushRefused: there is no signing for such an origin.
+        """
+        from py_vapid import VapidException
+
         now = clock.timestamp()
         kept = self._signed.get(origin)
         if kept is None or kept[0] - now < _RENEWED_BEFORE:
@@ -62,7 +69,11 @@ class VapidKey:
                 self._signed.clear()
             expires = int(now) + _GOOD_FOR
             claims = {"aud": origin, "exp": expires, "sub": self._subject}
-            kept = self._signed[origin] = (expires, self._vapid.sign(claims)["Authorization"])
+            try:
+                kept = (expires, self._vapid.sign(claims)["Authorization"])
+            except VapidException as exc:
+                raise PushRefused(f"nothing can be signed for {origin}: {exc}") from exc
+            self._signed[origin] = kept
         return kept[1]
 
 

@@ -57,8 +57,11 @@ class WebPush:
         return httpx.URL(device.address["endpoint"]).host
 
     async def send(self, device: Device, message: PushMessage) -> None:
-        endpoint = httpx.URL(device.address["endpoint"])
-        service = endpoint.host
+        service = self.service(device)
+        try:
+            endpoint = self._guard.parse(device.address["endpoint"]).url
+        except AddressRefused as exc:
+            raise PushRefused(f"{service} is not called: {exc}") from exc
         headers = {
             "Authorization": self.vapid.authorization(_origin(endpoint)),
             "Content-Encoding": "aes128gcm",
