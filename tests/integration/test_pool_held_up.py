@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
 import runpy
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,9 +40,9 @@ def app(environment: dict[str, str]) -> Iterator[Errands]:
     app.close()
 
 
-def start(environment: dict[str, str], name: str) -> Worker:
+def start(environment: dict[str, str], name: str, slots: int = 20) -> Worker:
     log = Path(environment["ERRANDS_HOME"]) / f"{name}.log"
-    worker = Worker(environment, log, "-c", "20", app="pool_app:app")
+    worker = Worker(environment, log, "-c", str(slots), app="pool_app:app")
     worker.wait_until_ready()
     return worker
 
@@ -98,3 +100,48 @@ def test_what_nothing_can_interrupt_costs_its_worker_and_its_neighbours_run_else
         second.stop()
     assert "stuck" in first.log.read_text()
     assert "cannot be interrupted" in first.log.read_text()
+
+
+def has_failed(app: Errands, run_id: str) -> bool:
+    run = app.live.get(run_id)
+    return run is not None and run.state is State.FAILED
+
+
+def test_plain_code_that_nothing_can_interrupt_costs_neither_slot_nor_thread(
+    app: Errands, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """The slot is free, others go on, and the worker still stops when it is told to."""
+    worker = start(environment, "plain", slots=2)
+    try:
+        stuck = app.tasks["stuck_plainly"].delay().id
+        until(lambda: has_failed(app, stuck), what="its time limit is over")
+        until(lambda: "cannot be interrupted" in worker.log.read_text(), what="it is told")
+        meet = [app.tasks["meet_plainly"].delay(str(tmp_path), n, 2) for n in range(2)]  # both slots
+        assert [each.get(timeout=20) for each in meet] == [0, 1]
+        worker.process.send_signal(signal.SIGTERM)
+        until(lambda: worker.process.poll() is not None, what="the worker ends", seconds=20)
+        assert worker.process.returncode == 0
+    finally:
+        worker.kill()
+
+
+def test_a_worker_whose_threads_never_come_back_ends_in_order(
+    app: Errands, environment: dict[str, str], tmp_path: Path
+) -> None:
+    effects = Path(environment["SAMPLE_EFFECTS"])
+    worker = start(environment, "jammed", slots=2)
+    try:
+        stuck = [app.tasks["stuck_plainly"].delay().id for _ in range(2)]
+        until(lambda: worker.process.poll() is not None, what="the worker has ended", seconds=30)
+        assert worker.process.returncode == os.EX_SOFTWARE
+        assert all(has_failed(app, run_id) for run_id in stuck)
+    finally:
+        worker.kill()
+    neighbour = app.tasks["waits_for"].delay(str(tmp_path / "go"))
+    second = start(environment, "after")
+    try:
+        until(lambda: f"waits {neighbour.id}" in effects.read_text(), what="others go on")
+        (tmp_path / "go").touch()
+        neighbour.get(timeout=20)
+    finally:
+        second.stop()

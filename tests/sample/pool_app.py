@@ -339,6 +339,12 @@ async def spins() -> None:
             pass
 
 
+@app.task(name="stuck_plainly", queue=QUEUE, time_limit=0.5)
+def stuck_plainly() -> None:
+    """In code that nothing can interrupt, as a library's call without a time-out is."""
+    time.sleep(600)
+
+
 @app.task(name="stuck", queue=QUEUE, time_limit=1)
 async def stuck() -> None:
     time.sleep(600)  # code that nothing in Python can interrupt

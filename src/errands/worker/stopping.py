@@ -55,6 +55,8 @@ class Stopping(bootsteps.StartStopStep):
             return  # a worker inside of another program, or a transport that knows no hub: Celery's ways
         self._pid = os.getpid()
         set_stopping(False)
+        if hasattr(parent.pool, "stop_worker"):
+            parent.pool.stop_worker = lambda status: self.stop_by_itself(parent, status)
         names = ["SIGQUIT", *(["SIGTERM", "SIGINT"] if REMAP_SIGTERM == "SIGQUIT" else [])]
         for name in names:
             signal.signal(getattr(signal, name), lambda number, _: self._asked(parent, number))
@@ -69,14 +71,27 @@ class Stopping(bootsteps.StartStopStep):
         if self._began:
             self._hurry.set()
             return
+        self._begin(worker, signal.Signals(number).name, EX_OK)
+
+    def stop_by_itself(self, worker: Any, status: int) -> None:
+        """Stop as if by TERM, from any thread: this process is no good any more.
+
+        Args:
+            status: to exit with.
+        """
+        if not self._began:
+            self._begin(worker, "its own wish", status)
+
+    def _begin(self, worker: Any, name: str, status: int) -> None:
         self._began = True
         set_stopping(True)
-        name = signal.Signals(number).name
-        threading.Thread(target=self._stop, args=(worker, name), name="errands-stopping", daemon=True).start()
+        threading.Thread(
+            target=self._stop, args=(worker, name, status), name="errands-stopping", daemon=True
+        ).start()
 
-    def _stop(self, worker: Any, name: str) -> None:
+    def _stop(self, worker: Any, name: str, status: int) -> None:
         timeout = float(worker.app.conf.worker_soft_shutdown_timeout)
-        signals.worker_shutting_down.send(sender=worker.hostname, sig=name, how="Soft", exitcode=EX_OK)
+        signals.worker_shutting_down.send(sender=worker.hostname, sig=name, how="Soft", exitcode=status)
         consumer = worker.consumer
         if self._on_hub(worker, lambda: stop_fetching(consumer)):
             at_work = len(state.reserved_requests)
@@ -86,7 +101,7 @@ class Stopping(bootsteps.StartStopStep):
                 pass
             self._on_hub(worker, lambda: give_back(consumer))
         # Also where the hub does not answer: who waits for a connection looks at this meanwhile.
-        state.should_stop = EX_OK
+        state.should_stop = status
         worker.hub.call_soon(_nothing)
 
     def _on_hub(self, worker: Any, function: Callable[[], None]) -> bool:

@@ -31,7 +31,7 @@ class Job:
     """What the pool knows of one call. `green`: it runs on the event loop; else in a thread."""
 
     __slots__ = (
-        "__weakref__", "_body", "_lock", "_thread", "callback", "error_callback", "forced", "freed", "green",
+        "__weakref__", "_body", "_lock", "_thread", "abandoned", "callback", "error_callback", "forced", "freed", "green",
         "guarded", "hard", "hard_at", "killed", "name", "number", "on_accept", "on_timeout", "pending",
         "pool", "soft", "soft_at", "started", "task", "work",
     )  # fmt: skip
@@ -56,6 +56,7 @@ class Job:
         self.killed = False
         self.forced = False  # by the watchdog, while it held up the loop
         self.freed = False  # its slot was given to others although it still runs
+        self.abandoned = False  # and so was its thread
         self.pending: BaseException | None = None
         self.task: asyncio.Task[None] | None = None
         self._body = False

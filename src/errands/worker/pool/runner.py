@@ -145,8 +145,7 @@ class Runner:
         if not job.freed:
             way = "goes on though it was cancelled" if job.green else "is in code that cannot be interrupted"
             logger.warning("%s %s; what it still does is not listened to", job.name, way)
-            if job.green:
-                self._pool.post(self._pool.free, job)
+            self._pool.post(self._pool.abandon, job)
         if job.green:
             job.press()
             self._press_later(job)

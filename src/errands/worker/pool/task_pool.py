@@ -44,6 +44,7 @@ class TaskPool(BasePool):
     body_can_be_buffer = True
     takes_decoded = True  # bodies need not be decoded twice: see `errands.worker.request`
     forgets = True  # what has not begun can be taken back: see `flush`
+    stop_worker: Callable[[int], object] | None = None  # ends the worker in order, with that exit status
 
     def __init__(
         self, limit: int | None = None, *args: Any, semaphore: Any = None, initargs: Any = (), **kwargs: Any
@@ -196,7 +197,9 @@ class TaskPool(BasePool):
     def ended(self, job: Job, tell: Callable[[Any], Any] | None, outcome: Any) -> None:
         """A job has ended. `tell` is its callback for `outcome`, None if nobody is to hear of it."""
         self._jobs.pop(job.number, None)
-        if not job.green and job.started:
+        if job.abandoned:
+            self.runner.threads.came_back()
+        elif not job.green and job.started:
             self.runner.threads.done()
         try:
             if tell is not None:
@@ -214,6 +217,28 @@ class TaskPool(BasePool):
             self._slots -= 1
             if self._semaphore is not None:
                 self._semaphore.release()
+
+    def abandon(self, job: Job) -> None:
+        """Nothing can interrupt the job: its slot, and its thread's place, go to others.
+
+        A worker that has as many threads which never came back as it may have at all ends, in order.
+        """
+        if job.freed or job.number not in self._jobs:
+            return
+        self.free(job)
+        if not job.green:
+            threads = self.runner.threads
+            threads.abandon(job)
+            if threads.stuck >= threads.most:
+                self._end_worker(f"{threads.stuck} of its threads are in code that cannot be interrupted")
+        self._begin_waiting()
+
+    def _end_worker(self, why: str) -> None:
+        logger.critical("%s: this worker ends, and whoever starts workers starts another one", why)
+        if self.stop_worker is not None:
+            self.stop_worker(os.EX_SOFTWARE)
+        else:
+            self.give_up()
 
     # -- alone
 

@@ -23,6 +23,7 @@ class Threads:
     def __init__(self, most: int, run: Callable[[Job], None], prepare: Callable[[], object]) -> None:
         self.most = most
         self.busy = 0
+        self.stuck = 0  # threads that were abandoned and have not come back
         self._run = run
         self._prepare = prepare
         self._made = 0
@@ -46,6 +47,18 @@ class Threads:
         """A job has ended; its thread takes the next one."""
         self.busy -= 1
 
+    def abandon(self, job: Job) -> None:
+        """The job's thread is in code that nothing can interrupt: another one takes its place, and it ends
+        when the job does. `came_back` instead of `done` must be called then."""
+        job.abandoned = True
+        self.busy -= 1
+        self._made -= 1
+        self.stuck += 1
+
+    def came_back(self) -> None:
+        """A job that was abandoned has ended after all."""
+        self.stuck -= 1
+
     def stop(self) -> None:
         """Let the threads end when they have nothing to do."""
         for _ in range(self._made):
@@ -55,3 +68,5 @@ class Threads:
         self._prepare()
         while (job := self._jobs.get()) is not None:
             self._run(job)
+            if job.abandoned:
+                return
