@@ -31,9 +31,9 @@ class Job:
     """What the pool knows of one call. `green`: it runs on the event loop; else in a thread."""
 
     __slots__ = (
-        "__weakref__", "_body", "_lock", "_thread", "abandoned", "callback", "error_callback", "forced", "freed", "green",
-        "guarded", "hard", "hard_at", "killed", "name", "number", "on_accept", "on_timeout", "pending",
-        "pool", "soft", "soft_at", "started", "task", "work",
+        "__weakref__", "_body", "_lock", "_thread", "abandoned", "callback", "error_callback", "forced",
+        "freed", "green", "guarded", "hard", "hard_at", "killed", "name", "number", "on_accept",
+        "on_timeout", "pending", "pool", "soft", "soft_at", "started", "task", "work",
     )  # fmt: skip
 
     def __init__(
