@@ -294,6 +294,13 @@ class PushService(Peer):
         return "" if claims["sub"].startswith(("mailto:", "https:")) else "nobody to turn to"
 
 
+def subscription(**keys: Any) -> dict[str, Any]:
+    """A subscription as a browser gives it, at a service that is not there."""
+    point = _point(ec.generate_private_key(ec.SECP256R1()).public_key())
+    good = {"p256dh": _base64(point), "auth": _base64(os.urandom(16))}
+    return {"endpoint": "https://push.example/1", "expirationTime": None, "keys": good | keys}
+
+
 def _base64(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 

@@ -118,7 +118,7 @@ def unread(connection: Connection, user: str) -> int:
 def last_numbers(connection: Connection, users: Sequence[str]) -> dict[str, int]:
     """The number of each user's newest notification; 0 for who never had one."""
     query = select(boxes.c.user_id, boxes.c.number).where(boxes.c.user_id.in_(users))
-    found: dict[str, int] = dict(connection.execute(query).tuples().all())
+    found = {row.user_id: row.number for row in connection.execute(query)}
     return {user: found.get(user, 0) for user in users}
 
 
@@ -197,7 +197,7 @@ def _next_numbers(connection: Connection, users: Sequence[str]) -> dict[str, int
         index_elements=["user_id"], set_={"number": boxes.c.number + 1}
     ).returning(boxes.c.user_id, boxes.c.number)
     rows = connection.execute(statement, [{"user_id": user, "number": 1} for user in users])
-    return dict(rows.tuples().all())
+    return {row.user_id: row.number for row in rows}
 
 
 def _dialect(connection: Connection) -> Any:

@@ -51,7 +51,7 @@ class Notice:
             raise InvalidNotice(f"the title has 1 to {TITLE_MAX} printable characters")
         if not 0 < len(self.message) <= MESSAGE_MAX:
             raise InvalidNotice(f"the message has 1 to {MESSAGE_MAX} characters, not {len(self.message):,}")
-        if not re.match(KIND, self.kind):
+        if not re.fullmatch(KIND[1:-1], self.kind):
             raise InvalidNotice(
                 f"kind={self.kind[:80]!r}: use a word of up to 64 letters, digits, . : - or _"
             )
