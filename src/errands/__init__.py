@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from errands.core.states import State
     from errands.core.task import Queue
     from errands.core.unique import Unique
+    from errands.deliveries.facade import Deliveries
     from errands.settings import Settings
     from errands.store.engine import Database
     from errands.store.tables import metadata
@@ -79,6 +80,7 @@ _HOMES = {
     "State": "errands.core.states",
     "Queue": "errands.core.task",
     "Unique": "errands.core.unique",
+    "Deliveries": "errands.deliveries.facade",
     "Settings": "errands.settings",
     "Database": "errands.store.engine",
     "metadata": "errands.store.tables",
@@ -95,6 +97,7 @@ __all__ = [
     "ConfigurationError",
     "CpuBelow",
     "Database",
+    "Deliveries",
     "Discard",
     "EffectUnknown",
     "Errands",

@@ -43,6 +43,7 @@ from errands.worker.resources import Resources, Scope
 from errands.worker.stopping import Stopping
 
 if TYPE_CHECKING:
+    from errands.deliveries import Deliveries
     from errands.store.engine import Database
 
 logger = logging.getLogger("errands")
@@ -103,6 +104,7 @@ class Errands(Sending):
         self._batch_counts = BatchCounts(self.clients, self.keys, self._live_runs)
         self._inline_runs.batches.send = self.send_follow_ups
         self.resources.provide(BatchStatus, self.batch_before)
+        self.resources.provide("errands.deliveries.facade.Deliveries", self._deliveries, scope="process")
         self.resources.provide(SESSION, lambda: self.database.session())
         self.resources.provide(ASYNC_SESSION, lambda: self.database.async_session())
         super().__init__(main, **options)
@@ -241,6 +243,11 @@ class Errands(Sending):
     def effects(self) -> EffectStore:
         """Where outside effects are kept."""
         return self.inline_effects if self.settings.inline else self._sql_effects
+
+    def _deliveries(self) -> Deliveries:
+        from errands.deliveries.facade import Deliveries  # with SQLAlchemy, as with `database`
+
+        return Deliveries.of(self)
 
     @property
     def limits(self) -> Limits:

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from errands import Errands, Retry, Run
+from errands import Deliveries, Errands, Retry, Run
+from errands.deliveries import Bounced, Delivery, Outcome, Recipient, Sent
 
 QUEUE = os.environ.get("SAMPLE_QUEUE", "work")
 EFFECTS = Path(os.environ.get("SAMPLE_EFFECTS", "/dev/null"))
@@ -170,3 +171,22 @@ def note(word: str, fail: bool = False) -> None:
     effect("noted", word)
     if fail:
         raise ConnectionError("again")
+
+
+@app.task(name="send_to_all", retry=Retry(1, first=0.05, most=0.1))
+async def send_to_all(n: int, stop_at: int, go: str, *, run: Run, deliveries: Deliveries) -> dict[str, int]:
+    """Four at once; from the position `stop_at` on each waits for the file `go`, or until the worker stops.
+    Every 100th is refused until there is a file `mended`."""
+
+    async def send(row: Delivery) -> Outcome:
+        if row.position >= stop_at and not Path(go).exists():
+            effect("waits", row.position)
+            while not (Path(go).exists() or run.stopping):
+                await asyncio.sleep(0.01)
+        if row.position % 100 == 99 and not Path(go).with_name("mended").exists():
+            return Bounced("550 no such user")
+        effect("sent", row.position)
+        return Sent()
+
+    await deliveries.begin(run, "mail", range(n), read=lambda n: Recipient(f"p{n}@example.com"))
+    return (await deliveries.deliver(run, send, at_once=4)).as_dict()

@@ -9,7 +9,7 @@ from functools import partial
 import structlog
 from sqlalchemy import Connection
 
-from errands.store import retention
+from errands.store import deliveries, retention
 from errands.store.effects import prune_effects
 from errands.store.engine import Database
 
@@ -45,6 +45,7 @@ class Pruner:
     def step(self) -> int:
         """Delete all that is old. Returns how many runs, dead letters and audit rows."""
         kinds: dict[str, Callable[[Connection], int]] = {
+            "recipients": partial(deliveries.prune, older_than=self._run_days, limit=self._chunk),
             "runs": partial(retention.prune_runs, older_than=self._run_days, limit=self._chunk),
             "effects": partial(prune_effects, older_than=self._run_days, limit=self._chunk),
             "dead letters": partial(

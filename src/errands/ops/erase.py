@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from sqlalchemy.exc import OperationalError, ProgrammingError
+
 from errands.broker import forgetting
 from errands.core import clock
 from errands.core.errors import ActionRefused
@@ -15,7 +17,7 @@ from errands.core.states import State
 from errands.ops import batches, probes, queues
 from errands.ops.access import Person, require_admin
 from errands.ops.actions import Actions
-from errands.store import outbox, people, writes
+from errands.store import deliveries, outbox, people, writes
 
 logger = logging.getLogger("errands.ops")
 
@@ -175,6 +177,7 @@ class Erasing(Actions):
         details = {"runs": len(ids), "revoked": revoked, "unsent": unsent, "erasers": told}
         with self._audited(person, "erase_person", who, reason, details) as connection:
             letters, elsewhere = people.clear(connection, ids)
+            deliveries.erase(connection, person=who, run_ids=ids, address=None)
         app.discard_payloads([kept.key for kept in elsewhere])
         logger.info("a person was erased from %s runs", len(ids))
         return _answer(len(ids), revoked, unsent, letters, told, dry_run=False)
@@ -185,8 +188,17 @@ class Erasing(Actions):
         if dry_run:
             return _answer(len(ids), 0, 0, 0, {}, dry_run=True)
         told = {_name(eraser): eraser(who, ids) or 0 for eraser in self._app.erasers}
+        self._clear_recipients(who, ids)
         self._app.live.forget(ids)  # type: ignore[attr-defined]
         return _answer(len(ids), 0, 0, 0, told, dry_run=False)
+
+    def _clear_recipients(self, who: str, ids: list[str]) -> None:
+        """Those are in the database in inline mode too, where there is one."""
+        try:
+            with self._app.database.writing() as connection:
+                deliveries.erase(connection, person=who, run_ids=ids, address=None)
+        except (OperationalError, ProgrammingError):  # no database, or no tables: nothing was kept
+            logger.debug("inline, and no recipients were kept", exc_info=True)
 
 
 def _name(eraser: Eraser) -> str:

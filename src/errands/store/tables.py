@@ -238,3 +238,37 @@ schedule_times = Table(
     Column("reason", PlainText),
 )
 Index("errands_schedule_times_run", schedule_times.c.run_id)
+
+# One row for each recipient of a run that sends to many: see core/deliveries.py.
+deliveries = Table(
+    "errands_deliveries",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("channel", Text, nullable=False),
+    Column("topic", Text, nullable=False),  # what it is about, for those who opted out of that alone
+    Column("address", PlainText),  # NULL: erased
+    Column("person", Text),
+    Column("data", Json),
+    Column("state", Text, nullable=False),
+    Column("reason", PlainText),
+    Column("provider_id", PlainText),
+    Column("tries", Integer, nullable=False),
+    Column("token", Text),  # of the attempt that is at it, or was
+    Column("at", UtcDateTime, nullable=False),
+    Column("retry_at", UtcDateTime),
+)
+Index("errands_deliveries_state", deliveries.c.run_id, deliveries.c.state, deliveries.c.position)
+Index("errands_deliveries_address", deliveries.c.address, deliveries.c.run_id)
+Index("errands_deliveries_person", deliveries.c.person)
+
+# Who wants nothing more on a channel, about one topic or ("") any.
+opt_outs = Table(
+    "errands_opt_outs",
+    metadata,
+    Column("channel", Text, primary_key=True),
+    Column("address", Text, primary_key=True),
+    Column("topic", Text, primary_key=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("source", PlainText),
+)

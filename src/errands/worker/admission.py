@@ -210,6 +210,16 @@ class InlineLimits:
                     self._holders[suffix].add(run_id)
         return None
 
+    def take(self, suffix: str, count: int, bound: Bound) -> int:
+        """As `lua/allow.lua`, with the time passed that it has to wait. Returns how much was given."""
+        bound = self._bound(suffix, bound.most, bound.seconds * _MICRO)
+        count = min(count, bound.most)
+        with self._lock:
+            wait = self._wait("", suffix, count, bound, clock.timestamp())
+            clock.pass_time(wait or 0)
+            self._starts[suffix].append((clock.timestamp(), count))
+        return count
+
     def let_go(self, run_id: str) -> None:
         """The run's attempt has ended."""
         with self._lock:

@@ -109,7 +109,7 @@ def admit(task: Any, request: Any) -> Run:
         interval=host.settings.progress_interval, effects=lambda: host.effects,
         result_max=host.settings.result_max,
         schedule=envelope.get("schedule"), due=envelope.get("due"),
-        batch=_batch_of(task, request, envelope),
+        batch=_batch_of(task, request, envelope), limits=host.added_limits,
     )  # fmt: skip
     if verdict is Verdict.POISON:
         request.errands = Attempt(run, clock.timestamp())

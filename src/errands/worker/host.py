@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from errands.broker.runs import LiveRun, Reply, Result
 from errands.core.effects import EffectStore
 from errands.core.events import Event
+from errands.core.limits import Bound, Limit
 from errands.core.secrets import Keyring
 from errands.settings import Settings
 from errands.worker.resources import Resources
@@ -35,6 +36,8 @@ class RunLog(Protocol):
         wait: bool = False,
     ) -> None: ...  # fmt: skip
 
+    def take(self, name: str, count: int, bound: Bound) -> tuple[int, float]: ...
+
     def claim(self, run_id: str, asked: dict[str, Any], *, patience: float | None = None) -> Reply: ...
 
     def check(self, run_id: str, *, hop: int, attempt: int) -> Reply: ...
@@ -54,6 +57,7 @@ class Host(Protocol):
     settings: Settings
     keyring: Keyring
     resources: Resources
+    added_limits: dict[str, Limit]
 
     @property
     def live(self) -> RunLog: ...

@@ -9,9 +9,11 @@ from typing import Any
 
 import msgspec
 
+from errands.broker.allowing import suffix_of
 from errands.broker.runs import LiveRun, Reply, Result, Verdict, facts_of
 from errands.core.batches import filling
 from errands.core.events import Event, Kind
+from errands.core.limits import Bound
 from errands.core.states import State, may_move
 from errands.worker.admission import InlineLimits
 from errands.worker.inline_batches import InlineBatches
@@ -103,6 +105,10 @@ class InlineRuns:
                 self._renewed.pop(event.run_id, None)
             newer = self._renewed.get(event.run_id, "") if event.kind is Kind.STARTED else ""
             return Reply(Verdict.KNOWN if known else Verdict.OK, number, 1, newer)
+
+    def take(self, name: str, count: int, bound: Bound) -> tuple[int, float]:
+        """As `LiveRuns.take`; nothing else can go on meanwhile, so what is not free passes the time."""
+        return self.limits.take(suffix_of(name), count, bound), 0.0
 
     def claim(self, run_id: str, asked: dict[str, Any], *, patience: float | None = None) -> Reply:
         """As `LiveRuns.claim`."""

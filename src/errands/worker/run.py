@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
-from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -12,12 +13,14 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from errands.broker.runs import Reply, Verdict
 from errands.core import clock
 from errands.core.effects import EffectStore
-from errands.core.errors import RunCancelled
+from errands.core.errors import ConfigurationError, RunCancelled, Snooze
 from errands.core.events import Event, Kind
+from errands.core.limits import Limit
 from errands.core.scrubbing import scrubbed
 from errands.core.states import State
 from errands.worker.effects import Effect, InlineEffects
 from errands.worker.resume import Checkpoints, Loop
+from errands.worker.stop_flag import is_stopping
 
 if TYPE_CHECKING:
     from errands.batch import Batch
@@ -52,7 +55,7 @@ class Run:
         self, id: str, task: str, *, attempt: int = 1, owner: str | None = None, hop: int = 0,
         log: RunLog | None = None, interval: float = 0.25, effects: Callable[[], EffectStore] | None = None,
         result_max: int = 64 * 1024, batch: Batch | None = None,
-        schedule: str | None = None, due: float | None = None,
+        schedule: str | None = None, due: float | None = None, limits: Mapping[str, Limit] | None = None,
     ) -> None:  # fmt: skip
         self.id = id
         self.task = task
@@ -66,6 +69,7 @@ class Run:
         self._log = log
         self._interval = interval
         self._effects = effects
+        self._limits = limits or {}
         self.secrets: list[str] = []  # texts that nothing of what is told may hold
         self._token = ""
         self._checkpoints: Checkpoints | None = None
@@ -151,6 +155,51 @@ class Run:
         except RunCancelled:
             return True
         return False
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the worker stops, and wants work that can go on elsewhere to do so: end this attempt by
+        `raise Snooze(0)` where the next one finds what is done. `resume` does it by itself."""
+        return is_stopping()
+
+    # -- limits
+
+    async def allow(self, name: str, count: int = 1, *, patience: float = 1.0) -> int:
+        """Take `count` from a limit that `app.add_limit` declared, for what this run does next.
+
+        In no window of the limit's period is more given than its rate, over all workers. It is given whole;
+        where the limit is lower than `count` by now, the whole limit is given.
+
+        Args:
+            name: of the limit.
+            count: how much is done next, from 1 to the limit's rate.
+            patience: seconds to wait here; for a longer wait the run is snoozed, and begins again from its
+                top, without an attempt used up.
+
+        Returns:
+            How much was given: `count`, unless the limit was lowered below it.
+
+        Raises:
+            Snooze: it is to be asked for again later; let it pass.
+            ConfigurationError: there is no such limit, or `count` does not fit into it.
+            redis.RedisError: Valkey does not answer.
+        """
+        if self._log is None:
+            return count
+        limit = self._limits.get(name)
+        if limit is None or not 0 < count <= limit.bound.most:
+            known = ", ".join(f"{known} ({each.rate})" for known, each in sorted(self._limits.items()))
+            raise ConfigurationError(
+                f"{self.task}: run.allow({name!r}, {count}): there is no such limit, or it never gives so "
+                f"much; app.add_limit declared {known or 'none'}"
+            )
+        while True:
+            given, wait = await asyncio.to_thread(self._log.take, name, count, limit.bound)
+            if given:
+                return given
+            if wait > patience:
+                raise Snooze(wait, f"waits for the limit {name} ({limit.rate})")
+            await asyncio.sleep(wait)
 
     # -- effects
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 
 from errands.app import Errands
 from errands.doors.fastapi.bulk import add_bulk
+from errands.doors.fastapi.deliveries import add_deliveries
 from errands.doors.fastapi.effects import add_effects
 from errands.doors.fastapi.letters import add_letters
 from errands.doors.fastapi.limits import add_limits
@@ -145,6 +146,7 @@ def errands_router(app: Errands, person: PersonDependency | DependsMarker) -> AP
     add_limits(router, app, asking, _errors)
     add_effects(router, app, asking, _errors)
     add_bulk(router, app, asking, _errors)
+    add_deliveries(router, app, asking, _errors)
 
     def scraping(who: Person = Depends(asking)) -> None:
         require_admin(who, "read metrics, unless ERRANDS_METRICS_OPEN is true")
