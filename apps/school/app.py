@@ -13,6 +13,7 @@ from errands import Errands, Queue
 from errands.kits import documents, mail, storage, webhooks
 from school.cache import Cache, MemoryCache, ValkeyCache
 from school.database import ReadingSession, reading_session, writing_session
+from school.payments.gateway import Gateway, gateway
 
 SCHOOL_NAME = "Errands School"
 
@@ -31,6 +32,10 @@ app = Errands(
         "school.enrollments.tasks",
         "school.certificates.tasks",
         "school.analytics.tasks",
+        "school.payments.tasks",
+        "school.orders.tasks",
+        "school.profiles.tasks",
+        "school.statistics.tasks",
     ],
 )
 
@@ -46,6 +51,8 @@ app.provide(
     lambda: MemoryCache() if app.settings.inline else ValkeyCache(app.clients, app.keys),
     scope="process",
 )
+
+app.provide(Gateway, gateway, scope="process")
 
 app.schedule("cleanup_expired_sessions", "cleanup_expired_sessions", cron="0 * * * *")
 app.schedule("generate_daily_analytics", "generate_daily_analytics", cron="0 1 * * *", catch_up="all")

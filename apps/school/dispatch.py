@@ -7,6 +7,7 @@ sends nothing twice.
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -74,6 +75,34 @@ def certificate_issued(
     facts = {"certificate_id": certificate_id, "user_id": user_id, "course_id": course_id}
     for event in ("certificate.generated", "course.completed"):
         _tell(session, event, facts, run_id=run.child_id(event))
+
+
+def payment_asked(session: AsyncSession, *, payment_id: int, user_id: int, run_id: str) -> None:
+    """The charge, as the run `run_id`."""
+    _send(session, "process_payment", payment_id, owner=user_id, run_id=run_id)
+
+
+def payment_completed(
+    session: AsyncSession, run: Run, *, payment_id: int, amount: Decimal, course_id: int
+) -> None:
+    """The event."""
+    facts = {"payment_id": payment_id, "amount": str(amount), "course_id": course_id}
+    _tell(session, "payment.completed", facts, run_id=run.child_id("payment.completed"))
+
+
+def ordered(session: AsyncSession, *, order_id: int, user_id: int, run_id: str) -> None:
+    """The order's charge and enrollments, as the run `run_id`."""
+    _send(session, "process_order", order_id, owner=user_id, run_id=run_id)
+
+
+def profile_wanted(session: AsyncSession, user_id: int, display_name: str, about: str) -> str:
+    """The profile."""
+    return _send(session, "create_user_profile", user_id, display_name, about, owner=user_id)
+
+
+def stats_wanted(session: AsyncSession, user_id: int) -> str:
+    """The counts of a user."""
+    return _send(session, "update_user_stats", user_id, owner=user_id)
 
 
 def _send(

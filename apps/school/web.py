@@ -16,8 +16,12 @@ from school.app import SCHOOL_NAME, app
 from school.certificates.endpoints import router as certificates
 from school.courses.endpoints import router as courses
 from school.enrollments.endpoints import router as enrollments
+from school.orders.endpoints import router as orders
+from school.payments.endpoints import router as payments
 from school.people.endpoints import router as people
 from school.people.pages import router as people_pages
+from school.profiles.endpoints import router as profiles
+from school.statistics.endpoints import router as statistics
 from school.webhooks.endpoints import router as webhooks
 
 app.loader.import_default_modules()
@@ -42,6 +46,9 @@ async def person(user: SignedIn) -> Person:
 api = FastAPIOffline(title=SCHOOL_NAME, redoc_url=None, lifespan=_lifespan)
 api.add_middleware(limits.BodyLimit)
 errors.install(api)
-for router in (people, people_pages, courses, enrollments, certificates, webhooks):
+for router in (
+    people, people_pages, courses, enrollments, certificates, payments, orders, profiles, statistics,
+    webhooks,
+):  # fmt: skip
     api.include_router(router)
 api.include_router(errands_router(app, person))

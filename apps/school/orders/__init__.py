@@ -1,0 +1,1 @@
+"""Several courses in one order."""

@@ -1,0 +1,1 @@
+"""Paying for courses, once."""

@@ -1,0 +1,1 @@
+"""How each student is getting on, counted."""
