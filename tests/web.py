@@ -26,11 +26,13 @@ def response(
 
 
 class Web:
-    """Pages by path; what is not among them is a 404. `asked` has each request: its path and its headers."""
+    """Pages by path; what is not among them is a 404. `asked` has each request: its path and its headers;
+    `bodies` what came with it."""
 
     def __init__(self) -> None:
         self.pages: dict[str, Answer] = {}
         self.asked: list[tuple[str, dict[str, str]]] = []
+        self.bodies: list[bytes] = []
         self.left = threading.Event()  # somebody went away before the answer's end
         self.port = 0
 
@@ -51,6 +53,7 @@ class Web:
             line, *fields = head.strip().split("\r\n")
             headers = {name.lower(): value for name, value in (field.split(": ", 1) for field in fields)}
             path = line.split(" ")[1]
+            self.bodies.append(await reader.readexactly(int(headers.get("content-length", 0))))
             self.asked.append((path, headers))
             answer = self.pages.get(path, response(status=404))
             if isinstance(answer, bytes):

@@ -73,6 +73,9 @@ class Records:
             counts: whether the attempt tells how the endpoint is; a ping tells nothing.
         """
         row: dict[str, Any] = {name: getattr(delivery, name) for name in Delivery.__dataclass_fields__}
+        # NULL where it was removed while the attempt was under way.
+        here = select(endpoints.c.id).where(endpoints.c.id == delivery.endpoint_id)
+        row["endpoint_id"] = here.scalar_subquery()
         if body is not None:
             kept = exists().where(
                 deliveries.c.message_id == delivery.message_id, deliveries.c.body.is_not(None)
