@@ -8,11 +8,18 @@ from errands.core.errors import ErrandsError
 
 
 class ChildError(ErrandsError):
-    """The root of all errors of calls in child processes."""
+    """The root of all errors of calls in child processes.
+
+    `may_pass`: whether the same call may succeed the next time.
+    """
+
+    may_pass = True
 
 
 class CallRefused(ChildError):
     """The call was not made: its arguments are no plain data, or the children were closed."""
+
+    may_pass = False
 
 
 class CallFailed(ChildError):
@@ -20,6 +27,8 @@ class CallFailed(ChildError):
 
     `kind`: the error's class (`module.Class`). `text`: what it says. `trace`: the traceback in the child.
     """
+
+    may_pass = False
 
     def __init__(self, function: str, kind: str, text: str, trace: str) -> None:
         self.kind = kind
@@ -37,6 +46,7 @@ class LimitReached(ChildError):
 
     def __init__(self, limit: Literal["memory", "cpu_seconds", "seconds"], text: str) -> None:
         self.limit = limit
+        self.may_pass = limit == "seconds"
         super().__init__(text)
 
 
@@ -44,12 +54,12 @@ class ChildCrashed(ChildError):
     """The process ended in the middle of the call.
 
     `signal`: the name of the signal that ended it (`SIGSEGV`), or None where it left by itself.
-    `from_outside`: it was killed by somebody else (SIGKILL, SIGTERM), such as a system that ran out of
-    memory: the same call may succeed the next time. `words`: the last that it wrote to its standard error.
+    `words`: the last that it wrote to its standard error. It `may_pass` if the signal came from somebody else
+    (SIGKILL, SIGTERM), such as a system that ran out of memory.
     """
 
     def __init__(self, text: str, *, signal: str | None, words: str) -> None:
         self.signal = signal
-        self.from_outside = signal in {"SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"}
+        self.may_pass = signal in {"SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"}
         self.words = words
         super().__init__(f"{text}\n{words}".rstrip())
