@@ -17,6 +17,7 @@ from errands.core.errors import BrokerUnavailable
 from errands.doors.local.ports import free_port
 from errands.doors.local.valkey import EmbeddedValkey
 from processes import until
+from servers import silent_server
 
 # The promise is 250 ms; a machine that is busy with other tests may be late, not ten times as late.
 _SECONDS = 2.5
@@ -94,6 +95,20 @@ def test_a_frozen_broker(way: str, server: EmbeddedValkey, tmp_path: Path, key_p
         # What was written to a connection is read when the server goes on; a new connection gets no further.
         with refused("does not answer|not known whether"):
             way_of(app, way)()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_broker_that_does_not_speak_is_asked_once(way: str, tmp_path: Path, key_prefix: str) -> None:
+    """Each try would cost a fifth of a second, of the quarter that a caller waits."""
+    with silent_server() as (port, taken):
+        app = app_on(f"redis://:password@127.0.0.1:{port}/0", tmp_path, key_prefix)
+        app.finalize()
+        with refused("does not answer"):
+            way_of(app, way)()
+        assert len(taken) == 1
+        with refused("does not answer"):
+            way_of(app, way)()
+        assert len(taken) == 2
 
 
 def test_what_a_frozen_broker_took_may_be_sent_again(

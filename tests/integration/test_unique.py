@@ -11,6 +11,8 @@ import redis
 from errands import Errands, Settings, State, Unique
 from errands.broker.events import EventStream
 from errands.broker.runs import Verdict
+from errands.core import clock
+from errands.core.clock import FakeClock
 from errands.core.errors import ActionRefused, BrokerUnavailable
 from errands.core.events import Event, Kind
 from errands.core.states import FINAL
@@ -19,6 +21,7 @@ from errands.ops.access import Person
 from errands.ops.actions import Actions
 from errands.store.engine import Database
 from processes import until
+from servers import silent_server
 
 ROOT = Person("root", frozenset({"admin"}))
 WITH_SUCCESS = ("scheduled", "queued", "running", "retrying", "succeeded")
@@ -91,7 +94,7 @@ def events(app: Errands, run_id: str) -> list[Event]:
 
 def test_a_second_request_gets_the_first_run_in_the_round_trip_that_asks(app: Errands) -> None:
     kept = app.tasks["kept"]
-    app.tasks["plain"].delay(0)
+    kept.delay(0)  # from now on the server knows the script
     before = calls_of_scripts(app)
     first, second = kept.delay(1, "a"), kept.delay("1", text="b")
     assert calls_of_scripts(app) - before == 2
@@ -371,6 +374,21 @@ def test_a_broker_that_is_away_holds_nobody_up(
     with sqlite_database.session() as session:
         ids = [away.tasks["kept"].delay_on_commit(session, 1) for _ in range(3)]
     assert left(sqlite_database) == set(ids)
+
+
+def test_a_silent_broker_costs_a_transaction_one_wait_and_a_long_session_no_more_than_that(
+    tmp_path: Path, key_prefix: str, sqlite_database: Database
+) -> None:
+    with silent_server() as (port, taken), clock.use(FakeClock()) as now:
+        away = make_app(f"redis://127.0.0.1:{port}/0", key_prefix, tmp_path, sqlite_database)
+        with sqlite_database.session() as session:
+            for _ in range(3):
+                away.tasks["kept"].delay_on_commit(session, 1)
+            assert len(taken) == 1
+            now.advance(6)
+            away.tasks["kept"].delay_on_commit(session, 1)
+            assert len(taken) == 2
+            session.rollback()
 
 
 # -- by hand

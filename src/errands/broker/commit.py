@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from functools import partial
 from importlib.resources import files
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import redis
 
@@ -26,7 +27,7 @@ from errands.core.states import FINAL, MOVES, State
 Operation = list[Any]
 
 GLANCE_SILENCE = 0.05  # seconds, for a question that can do without an answer
-PRODUCER_SILENCE = 0.2  # a caller waits no longer
+PRODUCER_SILENCE = 0.19  # a caller waits no longer: with a glance before it, a quarter of a second
 WORKER_SILENCE = 5.0
 
 # Where the live hash keeps the event that tells of each stage of a life.
@@ -245,7 +246,9 @@ class Commit:
         line = self._lines[silence if patience < WORKER_SILENCE else WORKER_SILENCE]
         try:
             pending = line.send(self._script.command(operations))
-        except redis.ConnectionError:
+        except redis.ConnectionError as exc:
+            if _out_of_time(exc, patience):  # it takes connections and does not speak
+                return partial(_fail, exc)
             return lambda: self._insist(line, operations, patience, None)
         return lambda: self._finish(line, pending, operations, patience)
 
@@ -277,6 +280,8 @@ class Commit:
                     break
             except (redis.ConnectionError, redis.exceptions.BusyLoadingError) as exc:
                 problem = exc
+                if _out_of_time(exc, patience):
+                    break
         raise unheard or problem or redis.ConnectionError("the server is away")
 
     def _call(self, line: Line, operations: Sequence[Operation]) -> Any:
@@ -291,7 +296,11 @@ class Commit:
                 return line.call(self._script.command(operations, whole=True))
 
 
-def _out_of_time(error: NotHeard, patience: float) -> bool:
+def _fail(error: redis.RedisError) -> NoReturn:
+    raise error
+
+
+def _out_of_time(error: redis.RedisError, patience: float) -> bool:
     """Whether a caller has waited for an answer as long as callers wait."""
     return patience < WORKER_SILENCE and isinstance(error.__cause__, TimeoutError | redis.TimeoutError)
 

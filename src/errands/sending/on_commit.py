@@ -34,7 +34,8 @@ logger = logging.getLogger("errands")
 # These tell of the broker and not of the row: the rows behind it would fail the same way.
 AWAY = (BrokerUnavailable, kombu.exceptions.OperationalError, redis.RedisError)
 _CHUNK = 500  # rows in one commit
-_SILENT = "errands_silent"  # in a session's info: the broker did not answer
+_SILENT = "errands_silent"  # in a session's info: when the broker did not answer
+_ONE_WAIT = 5.0  # seconds for which that is enough
 
 
 class Sending(Batching, ScheduledCalls):
@@ -75,12 +76,14 @@ class Sending(Batching, ScheduledCalls):
         """
         task = self.tasks.get(name)
         rule = unique.rule_of(task, options)
-        if rule is None or rule.replaces or filling.get() is not None or session.info.get(_SILENT):
+        if rule is None or rule.replaces or filling.get() is not None:
+            return None
+        if 0 <= clock.timestamp() - session.info.get(_SILENT, float("-inf")) < _ONE_WAIT:
             return None
         try:
             return claims.look(self, rule, task, args, kwargs)
         except redis.RedisError as exc:
-            session.info[_SILENT] = True  # one wait is enough for a transaction
+            session.info[_SILENT] = clock.timestamp()  # one wait is enough for a transaction
             logger.info("whether %s is there already shows when it is sent: %s", name, exc)
             return None
 
