@@ -11,7 +11,15 @@ from errands.kits.documents.picture import Picture
 from errands.kits.documents.text import Texts, direction
 from errands.kits.documents.values import check_language, check_url, day_data, picture_data, qr
 
-_MOST = {"course": 300, "student": 300, "title": 200, "issuer": 100, "number": 40, "verify_url": 300, "signed_by": 100}
+_MOST = {
+    "course": 300,
+    "student": 300,
+    "title": 200,
+    "issuer": 100,
+    "number": 40,
+    "verify_url": 300,
+    "signed_by": 100,
+}
 """The most characters of each text; so many fit on the page even where all are wide."""
 _MAY_BE_EMPTY = {"issuer", "signed_by"}
 _TEXTS = ("title", "course", "student", "number", "issuer", "signed_by")

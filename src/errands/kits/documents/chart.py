@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from errands.kits.documents.errors import DocumentError
 from errands.kits.documents.text import Texts
-from errands.kits.documents.values import shown
+from errands.kits.documents.values import is_number, shown
 
 Number: TypeAlias = int | float | Decimal
 _MOST = {"bar": 60, "line": 1000, "share": 1000}
@@ -49,7 +49,8 @@ class Chart:
             raise DocumentError(f"{name} needs an alt text that says what it shows")
         if len(self.labels) > _MOST[self.kind]:
             raise DocumentError(
-                f"{name} has {len(self.labels)} labels; {_MOST[self.kind]} are the most: show the largest, or a table"
+                f"{name} has {len(self.labels)} labels; {_MOST[self.kind]} are the most: show "
+                "the largest, or a table"
             )
         rows = self.rows()
         if len(rows) > (1 if self.kind == "share" else _SERIES):
@@ -60,8 +61,12 @@ class Chart:
                     f"{name}: {row or 'the series'} has {len(values)} numbers for {len(self.labels)} labels"
                 )
             for value in values:
-                if value is not None and not math.isfinite(value):
-                    raise DocumentError(f"{name}: {value} is no number that can be drawn; leave a gap with None")
+                if value is not None and not is_number(value):
+                    raise DocumentError(f"{name}: {value!r} is no number; leave a gap with None")
+                if value is not None and not _drawable(value):
+                    raise DocumentError(
+                        f"{name}: {value} is no number that can be drawn; leave a gap with None"
+                    )
                 if self.kind == "share" and value is not None and value < 0:
                     raise DocumentError(f"{name}: {value} is no share; shares are zero or more")
 
@@ -79,7 +84,9 @@ class Chart:
             return {**common, "kind": "share", "parts": self._parts(texts, where)}
         rows = self.rows()
         values = [float(value) for row in rows.values() for value in row if value is not None]
-        low, high, ticks = scale(min([0.0, *values]) if self._from_zero(values) else min(values), max([0.0, *values]))
+        low, high, ticks = scale(
+            min([0.0, *values]) if self._from_zero(values) else min(values), max([0.0, *values])
+        )
 
         def at(value: float) -> float:
             return round((value - low) / (high - low), 5)
@@ -95,7 +102,9 @@ class Chart:
                 {
                     "name": texts(name, where),
                     "points": [
-                        None if value is None else {"at": at(float(value)), "text": self._text(value, texts, where)}
+                        None
+                        if value is None
+                        else {"at": at(float(value)), "text": self._text(value, texts, where)}
                         for value in row
                     ],
                 }
@@ -120,7 +129,9 @@ class Chart:
         if len(pairs) > _PARTS:
             # Sorted is stable: equal parts keep their order, so that the same input draws the same.
             largest = sorted(pairs, key=lambda pair: -pair[1])[: _PARTS - 1]
-            rest = sum((value for _, value in pairs), Decimal()) - sum((value for _, value in largest), Decimal())
+            rest = sum((value for _, value in pairs), Decimal()) - sum(
+                (value for _, value in largest), Decimal()
+            )
             pairs = [*largest, (self.other or None, rest)]
         whole = sum((value for _, value in pairs), Decimal()) or Decimal(1)
         return [
@@ -132,6 +143,13 @@ class Chart:
             }
             for label, value in pairs
         ]
+
+
+def _drawable(value: Number) -> bool:
+    try:
+        return abs(float(value)) < 1e15
+    except OverflowError:
+        return False
 
 
 def scale(low: float, high: float) -> tuple[float, float, list[float]]:

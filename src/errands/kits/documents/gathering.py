@@ -14,7 +14,11 @@ _TURN = 1000
 
 
 async def gathered(report: Report, most: int) -> Report:
-    """`report` with the rows of its tables in lists; raises `DocumentError` for more than `most` cells in all."""
+    """`report` with the rows of its tables in lists.
+
+    Raises:
+        DocumentError: the tables have more than `most` cells in all.
+    """
     left = most
     sections: list[Section] = []
     for section in report.sections:
@@ -24,8 +28,9 @@ async def gathered(report: Report, most: int) -> Report:
                 left -= len(section.columns)
                 if left < 0:
                     raise DocumentError(
-                        f"the tables of report {report.title!r} have more than {most:,} cells: export them as CSV or "
-                        "XLSX, ask for fewer, or allow more with documents.kit(cells=..., memory=...)"
+                        f"the tables of report {report.title!r} have more than {most:,} cells: export "
+                        "them as CSV or XLSX, ask for fewer, "
+                        "or allow more with documents.kit(cells=..., memory=...)"
                     )
                 rows.append(row)
             section = section.with_rows(rows)

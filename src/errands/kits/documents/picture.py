@@ -6,6 +6,7 @@ import hashlib
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from errands.kits.documents.errors import DocumentError
 
@@ -44,7 +45,9 @@ class Picture:
         if not 1 <= self.width <= 1000:
             raise DocumentError(f"a picture of {self.width} mm in width: 1 to 1000 are possible")
         if len(data) > MOST_BYTES:
-            raise DocumentError(f"a picture of {len(data):,} bytes: {MOST_BYTES:,} are the most; make it smaller")
+            raise DocumentError(
+                f"a picture of {len(data):,} bytes: {MOST_BYTES:,} are the most; make it smaller"
+            )
         found = _png(data) or _jpeg(data)
         if found is None:
             raise DocumentError("a picture must be a PNG or JPEG file, and this one is neither or is cut off")
@@ -56,8 +59,7 @@ class Picture:
     @property
     def content(self) -> bytes:
         """The file's bytes."""
-        assert isinstance(self.data, bytes)
-        return self.data
+        return cast(bytes, self.data)
 
     @property
     def name(self) -> str:
@@ -91,7 +93,12 @@ def _jpeg(data: bytes) -> tuple[str, int, int] | None:
         if marker == 0xFF:
             at += 1  # padding between segments
         elif marker in _JPEG_SIZES:
-            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+            # What ends a whole file can't be part of its picture (B.1.1.5).
+            if data.find(b"\xff\xd9", at) < 0:
+                return None
+            height, width, components = struct.unpack(">HHB", data[at + 5 : at + 10])
+            if components == 4:
+                raise DocumentError("a picture in CMYK needs a colour profile here: save it as RGB")
             return "jpg", width, height
         else:
             at += 2 + max(length, 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, cast
 
 from errands.kits.documents.chart import Chart
 from errands.kits.documents.errors import DocumentError
@@ -49,17 +49,16 @@ class Facts:
     def __post_init__(self) -> None:
         # An iterator would be used up by the first look.
         pairs = self.facts.items() if isinstance(self.facts, Mapping) else self.facts
-        object.__setattr__(self, "facts", dict(pairs))
+        object.__setattr__(self, "facts", tuple(pairs))
 
     def data(self, texts: Texts) -> dict[str, Any]:
         """What the template reads."""
-        assert isinstance(self.facts, Mapping)
         return {
             "type": "facts",
             "title": texts(self.title, "title of facts"),
             "facts": [
                 {"name": texts(str(name), "name of a fact"), "value": texts(shown(value), f"fact {name}")}
-                for name, value in self.facts.items()
+                for name, value in cast("tuple[tuple[str, object], ...]", self.facts)
             ],
             "picture": picture_data(self.picture, texts, "facts"),
         }
@@ -140,11 +139,20 @@ class Report:
             "as_of": day_data(self.as_of),
             "landscape": self.landscape,
             "logo": picture_data(self.logo, texts, "logo"),
-            "sections": [_section(section, texts) for section in self.sections],
+            "sections": self._sections(texts),
         }
 
-
-def _section(section: Section, texts: Texts) -> dict[str, Any]:
-    if isinstance(section, Picture):
-        return {"type": "picture", **(picture_data(section, texts, "picture") or {})}
-    return section.data(texts)
+    def _sections(self, texts: Texts) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        level = 0
+        for section in self.sections:
+            if isinstance(section, Picture):
+                found.append({"type": "picture", **(picture_data(section, texts, "picture") or {})})
+                continue
+            found.append(section.data(texts))
+            if isinstance(section, Heading):
+                # No level may be left out (PDF/UA-1, 7.4.2).
+                level = found[-1]["level"] = min(section.level, level + 1)
+            elif isinstance(section, Facts | Table) and section.title:
+                level = 1
+        return found

@@ -23,8 +23,9 @@ _URL = "https://school.example/check/7F3K-QQ2M"
 
 SAMPLES: tuple[Certificate | Report | Transcript, ...] = (
     Certificate(
-        course="An Introduction to Botany", student="Ana María محمد 王小明", completed_on=_DAY, number="7F3K-QQ2M",
-        verify_url=_URL, issuer="Riverside School", signed_by="The Principal", signature=_DOT, logo=_DOT,
+        course="An Introduction to Botany", student="Ana María محمد 王小明", completed_on=_DAY,
+        number="7F3K-QQ2M", verify_url=_URL, issuer="Riverside School", signed_by="The Principal",
+        signature=_DOT, logo=_DOT,
     ),
     Report(
         title="Marks", subtitle="Spring term", issuer="Riverside School", logo=_DOT, as_of=_DAY,

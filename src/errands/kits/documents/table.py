@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal, TypeAlias, cast
@@ -71,14 +71,17 @@ class Table:
         rows = cast("list[Row]", self.rows)
         cells = [self._cells(columns, row, number, texts, name) for number, row in enumerate(rows, start=1)]
         totals = [_total(column, [row[at] for row in rows]) for at, column in enumerate(columns)]
-        longest = max((len(shown(value)) for row in rows for value in row if isinstance(value, str)), default=0)
+        longest = max(
+            (len(shown(value)) for row in rows for value in row if isinstance(value, str)), default=0
+        )
         return {
             "type": "table",
             "title": texts(self.title, name),
             "header": [texts(column.title, name) for column in columns],
             "widths": _widths(columns, rows, cells),
             "align": [
-                _alignment(column, [row[at] for row in rows], texts.right_to_left) for at, column in enumerate(columns)
+                _alignment(column, [row[at] for row in rows], texts.right_to_left)
+                for at, column in enumerate(columns)
             ],
             "rows": cells,
             "empty": texts(self.empty, name),
@@ -91,7 +94,11 @@ class Table:
     def _cells(
         self, columns: Sequence[Column], row: Row, number: int, texts: Texts, name: str
     ) -> list[str | dict[str, object]]:
-        if isinstance(row, str) or len(row) != len(columns):
+        if isinstance(row, str | Mapping):
+            raise DocumentError(
+                f"{name}, row {number} is a {type(row).__name__}: give its values in the columns' order"
+            )
+        if len(row) != len(columns):
             raise DocumentError(f"{name}, row {number}: {len(row)} values for {len(columns)} columns")
         found = []
         for column, value in zip(columns, row, strict=True):
@@ -99,7 +106,9 @@ class Table:
             try:
                 text = texts(shown(value, column.format), where)
             except ValueError as error:
-                raise DocumentError(f"{where}: {value!r} can't be written as {column.format!r}: {error}") from error
+                raise DocumentError(
+                    f"{where}: {value!r} can't be written as {column.format!r}: {error}"
+                ) from error
             if column.bar and is_number(value):
                 share = min(1.0, max(0.0, float(cast(float, value)) / column.bar))
                 text = {"text": text, "bar": round(share, 4)}

@@ -30,7 +30,16 @@ class Texts:
     """
 
     def __init__(self, language: str, missing: AbstractSet[str] = frozenset()) -> None:
-        self.right_to_left = language.split("-")[0].lower() in {"ar", "fa", "he", "ur", "ps", "yi", "dv", "ckb"}
+        self.right_to_left = language.split("-")[0].lower() in {
+            "ar",
+            "fa",
+            "he",
+            "ur",
+            "ps",
+            "yi",
+            "dv",
+            "ckb",
+        }
         self.left_out: set[tuple[str, str]] = set()
         self.foreign: list[str] = []
         self._missing = missing
@@ -41,7 +50,8 @@ class Texts:
         self._characters += len(text)
         if self._characters > _MOST:
             raise DocumentError(
-                f"the document has more than {_MOST:,} characters (at {where}): split it, or export a file of rows"
+                f"the document has more than {_MOST:,} characters (at {where}): split it, or export a file "
+                "of rows"
             )
         text = clean(text)
         if text.isascii():

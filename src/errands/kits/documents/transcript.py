@@ -69,7 +69,9 @@ class Transcript:
             if not text.strip():
                 raise DocumentError(f"a transcript needs a {name}, and it is empty")
             if len(text) > most:
-                raise DocumentError(f"the {name} of the transcript has {len(text)} characters; {most} are the most")
+                raise DocumentError(
+                    f"the {name} of the transcript has {len(text)} characters; {most} are the most"
+                )
         if len(self.terms) > 100 or any(len(term.marks) > 500 for term in self.terms):
             raise DocumentError("a transcript has at most 100 terms with 500 marks each")
         check_url(self.verify_url)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,8 @@ class TypstDocuments(Documents):
     ) -> None:
         if seconds <= 0 or memory < 256 or processes < 1 or cells < 1:
             raise ConfigurationError(
-                f"documents: seconds={seconds:g}, memory={memory} (MB), processes={processes}, cells={cells}: all "
-                "must be above zero, and memory at least 256"
+                f"documents: seconds={seconds:g}, memory={memory} (MB), processes={processes}, "
+                f"cells={cells}: all must be above zero, and memory at least 256"
             )
         folders = [*font_list.folders(), *map(Path, fonts)]
         for folder in folders:
@@ -120,7 +121,7 @@ class TypstDocuments(Documents):
 
     async def _in_thread(self, function: Callable[..., bytes], *args: Any) -> bytes:
         stop = Stop()
-        future = asyncio.get_running_loop().run_in_executor(self._threads, function, *args, stop)
+        future = asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *args, stop))
         try:
             return await future
         except BaseException:
@@ -206,6 +207,8 @@ def _explained(document: Document, answer: Answer) -> str:
     where = f"{place[1]}, line {place[2]}" if place else document.template
     if letters := _missing_letters(answer.diagnostic):
         return f"no font has {', '.join(map(name_of, sorted(letters)))}, and template {where}, shows it"
+    if "decode image" in answer.error:
+        return f"a picture of the document can't be read: {answer.error}"
     return f"template {where}: {answer.error}"
 
 

@@ -25,9 +25,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_DATA, (setup["memory"],) * 2)
-    fonts = typst.Fonts(
-        include_system_fonts=False, include_embedded_fonts=False, font_paths=setup["fonts"]
-    )
+    fonts = typst.Fonts(include_system_fonts=False, include_embedded_fonts=False, font_paths=setup["fonts"])
     compilers: dict[str, typst.Compiler] = {}
     orders, answers = sys.stdin.buffer, sys.stdout.buffer
     while line := orders.readline():

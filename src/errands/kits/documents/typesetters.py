@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 from errands.core.errors import ConfigurationError
 from errands.kits.documents.errors import TypesetterFailed
@@ -24,8 +24,8 @@ _PROGRAM = Path(__file__).with_name("typesetter.py")
 _NOWHERE = "http://127.0.0.1:9"
 # Typst fetches packages from the network. It can't: nobody listens at its proxy. Nor does it see our secrets.
 _ENVIRONMENT = {
-    **{name: _NOWHERE for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")},
-    **{name.lower(): _NOWHERE for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")},
+    **dict.fromkeys(("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"), _NOWHERE),
+    **dict.fromkeys(("https_proxy", "http_proxy", "all_proxy"), _NOWHERE),
     "MALLOC_ARENA_MAX": "2",
     "LC_ALL": "C.UTF-8",
 }
@@ -78,9 +78,7 @@ class Typesetters:
     holds more than a third of it after a document is replaced.
     """
 
-    def __init__(
-        self, root: Path, fonts: Sequence[Path], *, seconds: float, memory: int
-    ) -> None:
+    def __init__(self, root: Path, fonts: Sequence[Path], *, seconds: float, memory: int) -> None:
         spec = find_spec("typst")
         if spec is None or spec.origin is None:
             raise ConfigurationError("documents need typst: pip install 'errands[documents]'")
@@ -194,12 +192,12 @@ class _Process:
         self.close()
         if late:
             return TypesetterFailed(
-                f"{order.template} was not set within {seconds:g} s: make the document smaller, or give more time "
-                "with documents.kit(seconds=...)"
+                f"{order.template} was not set within {seconds:g} s: make the document smaller, or give more "
+                "time with documents.kit(seconds=...)"
             )
         return TypesetterFailed(
-            f"the typesetter ended in the middle of {order.template} (exit {self._popen.returncode}): too little "
-            "memory for this document is the usual reason; make it smaller, or give more with "
+            f"the typesetter ended in the middle of {order.template} (exit {self._popen.returncode}): too "
+            "little memory for this document is the usual reason; make it smaller, or give more with "
             "documents.kit(memory=...)"
         )
 
@@ -218,7 +216,4 @@ class _Process:
                 continue
 
     def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
-        orders, answers = self._popen.stdin, self._popen.stdout
-        assert orders is not None
-        assert answers is not None
-        return orders, answers
+        return cast("IO[bytes]", self._popen.stdin), cast("IO[bytes]", self._popen.stdout)
