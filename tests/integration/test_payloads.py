@@ -22,6 +22,7 @@ from errands import (
     Secret,
     Settings,
     State,
+    Unique,
 )
 from errands.beat.payloads import PayloadPruner
 from errands.beat.recorder import Recorder
@@ -327,6 +328,35 @@ def test_payloads_are_deleted_when_nobody_can_send_their_run_again(app: Errands)
         assert pruner.step() == 2
         assert left() == {known, outbox}
         assert PayloadPruner(app, app.database, stopped=lambda: True).step() == 0
+
+
+@pytest.mark.parametrize("way", ["delay", "asyncio", "many", "commit", "celery"])
+def test_a_replaced_payload_belongs_to_the_run_that_took_it(app: Errands, way: str) -> None:
+    """Else it is deleted after a day, as that of a call that was never sent, and outlives a person."""
+
+    @app.task(name="index", queue="work", offload=True, unique=Unique(by="page", on_conflict="replace"))
+    def index(page: int, rows: list[str]) -> int:
+        return len(rows)
+
+    first = index.delay(1, ROWS).id
+    if way == "delay":
+        second = index.delay(1, ROWS[1:]).id
+    elif way == "asyncio":
+        second = asyncio.run(index.aapply_async((1, ROWS[1:]))).id
+    elif way == "many":
+        (second,) = index.delay_many([(1, ROWS[1:])])
+    elif way == "commit":
+        with app.database.session() as session:
+            index.delay_on_commit(session, 1, ROWS[1:])
+        second = first
+    else:
+        app.conf.task_compression = "zlib"  # Celery has to send it
+        second = index.delay(1, ROWS[1:]).id
+    assert second == first
+    with app.database.reading() as connection:
+        assert list(connection.scalars(select(tables.payloads.c.run_id))) == [first, first]
+    with clock.use(clock.FakeClock(clock.now() + timedelta(days=2))):
+        assert PayloadPruner(app, app.database).step() == 0
 
 
 @pytest.fixture

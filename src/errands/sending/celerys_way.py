@@ -59,6 +59,8 @@ class CelerysWay(celery.Celery):
         @property
         def batches(self) -> Any: ...
 
+        def adopt_payload(self, task: Any, run_id: str, by: str) -> None: ...
+
     # -- what every run carries
 
     @contextmanager
@@ -190,6 +192,7 @@ class CelerysWay(celery.Celery):
             if rule is not None:
                 first = claims.claim(self, rule, task, args, kwargs, task_id, due, handed_out=handed_out)
                 if first is not None:
+                    self.adopt_payload(task, task_id, first)
                     return self._duplicate(name, task_id, first)
                 claimed = True
             if self.settings.inline:

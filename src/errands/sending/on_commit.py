@@ -189,6 +189,7 @@ class Sending(Batching, ScheduledCalls):
             if reply.verdict is Verdict.DUPLICATE:
                 logger.info("%s[%s] is the same work as %s", call.terms.name, call.run_id, reply.about)
                 others.append(call.run_id)
+                self.adopt_payload(call.terms.task, call.run_id, reply.about)
                 self._end_waiting(call.run_id, reply.about)
             elif reply.verdict is Verdict.REFUSED:
                 refused[call.run_id] = ActionRefused(f"it was not sent: {reply.about}")

@@ -277,7 +277,8 @@ class OneCall(Offloading):
             replies = answered()
         except redis.RedisError as exc:
             raise refusals.of_broker(exc, calls, before, self.settings.broker_url) from exc
-        _committed(calls, replies)
+        for task, run_id, first in _committed(calls, replies):
+            self.adopt_payload(task, run_id, first)
         return replies
 
     async def _acommit(self, calls: list[Call], before: int = 0) -> None:
@@ -287,7 +288,8 @@ class OneCall(Offloading):
             )
         except redis.RedisError as exc:
             raise refusals.of_broker(exc, calls, before, self.settings.broker_url) from exc
-        _committed(calls, replies)
+        for duplicate in _committed(calls, replies):
+            await asyncio.to_thread(self.adopt_payload, *duplicate)
 
     def _result(self, call: Call) -> AsyncResult:
         terms = call.terms
@@ -313,10 +315,14 @@ def _patience(call: Call, before: int) -> float:
     return _FOLLOW_UP_SECONDS if follows else _CALLER_SECONDS
 
 
-def _committed(calls: list[Call], replies: Sequence[Reply]) -> None:
+def _committed(calls: list[Call], replies: Sequence[Reply]) -> list[tuple[Any, str, str]]:
+    """Take the server's answer. Returns the duplicates: the task, the id of the request, that of the run."""
+    duplicates = []
     for call, reply in zip(calls, replies, strict=True):
         if reply.verdict is Verdict.DUPLICATE:
             logger.info("%s[%s] is the same work as %s", call.terms.name, call.run_id, reply.about)
+            if call.terms.task.rules.offload:
+                duplicates.append((call.terms.task, call.run_id, reply.about))
             call.run_id, call.duplicate = reply.about, True
         elif reply.verdict is Verdict.KNOWN:
             logger.info("%s[%s] is known already and is not sent again", call.terms.name, call.run_id)
@@ -324,3 +330,4 @@ def _committed(calls: list[Call], replies: Sequence[Reply]) -> None:
             raise ActionRefused(f"{call.terms.name}[{call.run_id}] was not sent: {reply.about}")
         elif call.message is not None:
             tell_after(call)
+    return duplicates

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +20,8 @@ from errands.worker.loop import process_loop
 
 if TYPE_CHECKING:
     from errands.store.engine import Database
+
+logger = logging.getLogger("errands")
 
 T = TypeVar("T")
 Call = tuple[Sequence[Any], Mapping[str, Any]]
@@ -116,6 +119,25 @@ class Offloading(CelerysWay):
         small, kept = self._split(task, payload, run_id)
         kept_payloads.add_with(outbox.session_of(session), **kept)
         return small.args, small.kwargs
+
+    def adopt_payload(self, task: Any, run_id: str, by: str) -> None:
+        """A waiting run has taken the arguments of a later request, `run_id`: what was kept apart of them is
+        its own from now on, and lives as long as it does."""
+        rules = task.rules if isinstance(task, Task) else None
+        if rules is None or not rules.offload or rules.unique is None or not rules.unique.replaces:
+            return
+        if self._stays_here():
+            return
+        try:
+            _aside(lambda: self._adopt(run_id, by))
+        except Exception:  # it was accepted; and its payload is not looked at for a day
+            logger.warning("%s[%s] could not take over its payload", task.name, by, exc_info=True)
+
+    def _adopt(self, run_id: str, by: str) -> None:
+        from errands.store import payloads as kept_payloads
+
+        with self.database.writing() as connection:
+            kept_payloads.adopt(connection, run_id, by)
 
     def _stays_here(self) -> bool:
         """Whether nothing leaves this process: in inline mode, and where tests catch what is sent."""

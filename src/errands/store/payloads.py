@@ -43,6 +43,11 @@ def add_with(session: Session, **values: Any) -> None:
     session.add(PayloadEntry(**values, created_at=clock.now()))
 
 
+def adopt(connection: Connection, run_id: str, by: str) -> None:
+    """Let what was kept for a run belong to another one."""
+    connection.execute(payloads.update().where(payloads.c.run_id == run_id).values(run_id=by))
+
+
 def content(connection: Connection, key: str) -> tuple[bytes | None] | None:
     """What is kept under `key`, in a tuple of one; None where there is nothing (any more)."""
     row = connection.execute(select(payloads.c.content).where(payloads.c.key == key)).first()
