@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,4 +112,90 @@ async def test_an_address_is_registered_once_and_can_be_removed(
     assert (await school.http.delete(f"/webhooks/{hook['id']}", headers=admin)).status_code == 404
     assert (await school.http.get(f"/webhooks/{hook['id']}/deliveries", headers=admin)).status_code == 404
     await register(school)
+    assert school.sender.sent == []
+
+
+@pytest.fixture
+async def hook(school: School, admin: dict[str, str]) -> dict[str, Any]:
+    body = {"url": URL, "events": ["user.*"], "ordered": True}
+    return dict((await school.http.post("/webhooks", json=body, headers=admin)).json())
+
+
+async def test_a_secret_is_rotated_and_both_sign_for_a_day(
+    school: School, admin: dict[str, str], hook: dict[str, Any]
+) -> None:
+    answer = await school.http.post(f"/webhooks/{hook['id']}/rotate", headers=admin)
+    assert answer.status_code == 200
+    new = answer.json()["secret"]
+    assert new != hook["secret"]
+    assert answer.json()["previous_secret_until"]
+    await register(school)
+    for secret in (new, hook["secret"]):
+        verify(school.sender.sent[0].headers, school.sender.sent[0].body, secret)
+    assert new not in (await school.http.get("/webhooks", headers=admin)).text
+    body = {"previous_hours": 0}
+    newest = (await school.http.post(f"/webhooks/{hook['id']}/rotate", json=body, headers=admin)).json()
+    assert newest["previous_secret_until"] is None
+    for wrong in ({"previous_hours": -1}, {"previous_hours": 10_000}, {"hours": 1}):
+        answer = await school.http.post(f"/webhooks/{hook['id']}/rotate", json=wrong, headers=admin)
+        assert answer.status_code == 422
+
+
+async def test_a_ping_tells_whether_it_arrived(
+    school: School, admin: dict[str, str], hook: dict[str, Any]
+) -> None:
+    school.sender.answer_with(503)
+    failed = (await school.http.post(f"/webhooks/{hook['id']}/ping", headers=admin)).json()
+    assert (failed["status_code"], failed["delivered_at"]) == (503, None)
+    assert "503" in failed["error"]
+    arrived = (await school.http.post(f"/webhooks/{hook['id']}/ping", headers=admin)).json()
+    assert arrived["status_code"] == 200
+    assert arrived["delivered_at"]
+    assert school.sender.sent[1].json["type"] == "webhook.ping"
+
+
+async def test_a_delivery_is_replayed_under_its_own_id(
+    school: School, admin: dict[str, str], hook: dict[str, Any]
+) -> None:
+    school.sender.answer_with(400)
+    await register(school)
+    [failed] = (await school.http.get(f"/webhooks/{hook['id']}/deliveries", headers=admin)).json()
+    answer = await school.http.post(f"/webhooks/deliveries/{failed['id']}/replay", headers=admin)
+    assert answer.status_code == 202
+    first, second = school.sender.sent
+    assert (first.body, first.headers["webhook-id"]) == (second.body, second.headers["webhook-id"])
+    newest = (await school.http.get(f"/webhooks/{hook['id']}/deliveries", headers=admin)).json()[0]
+    assert newest["task_id"] == answer.json()["task_id"]
+    assert newest["webhook_id"] == failed["webhook_id"]
+    assert newest["status_code"] == 200
+
+
+async def test_an_address_is_disabled_and_enabled_again(
+    school: School, admin: dict[str, str], hook: dict[str, Any]
+) -> None:
+    url = f"/webhooks/{hook['id']}"
+    off = (await school.http.patch(url, json={"active": False}, headers=admin)).json()
+    assert not off["active"]
+    assert "disabled by user" in off["disabled_reason"]
+    await register(school)
+    assert school.sender.sent == []
+    body = {"active": True, "events": ["course.*"], "ordered": False}
+    on = (await school.http.patch(url, json=body, headers=admin)).json()
+    assert on["active"]
+    assert (on["disabled_reason"], on["events"], on["ordered"]) == (None, ["course.*"], False)
+    assert (await school.http.patch(url, json={}, headers=admin)).json() == on
+    for wrong in ({"events": []}, {"events": ["no.such"]}, {"url": URL}):
+        assert (await school.http.patch(url, json=wrong, headers=admin)).status_code == 422
+
+
+async def test_what_there_is_not_and_who_may_not(school: School, admin: dict[str, str]) -> None:
+    student = await school.user("ann@example.org")
+    for method, url in (
+        ("PATCH", "/webhooks/x"), ("POST", "/webhooks/x/rotate"), ("POST", "/webhooks/x/ping"),
+        ("POST", "/webhooks/deliveries/x/replay"),
+    ):  # fmt: skip
+        body = {"active": True} if method == "PATCH" else None
+        assert (await school.http.request(method, url, json=body, headers=admin)).status_code == 404, url
+        assert (await school.http.request(method, url, json=body, headers=student)).status_code == 403, url
+        assert (await school.http.request(method, url, json=body)).status_code == 401, url
     assert school.sender.sent == []

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 from standardwebhooks.webhooks import Webhook as Reference
+from standardwebhooks.webhooks import WebhookVerificationError
 
 from errands.core import clock
 from errands.kits.webhooks import signing
@@ -31,9 +32,32 @@ def made(body=BODY, secrets=(SECRET,), **changes):
     return headers(body, **values | changes)
 
 
-def test_the_published_vector():
-    assert made()["webhook-signature"] == EXPECTED
-    assert verify(made(), BODY, SECRET) == MESSAGE_ID
+# Those of the Standard Webhooks libraries' own tests, and of the documentation of verifying by hand.
+VECTORS = [
+    (SECRET, MESSAGE_ID, STAMP, BODY, EXPECTED),
+    (
+        "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD",
+        "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk",
+        1649367553,
+        b'{"email":"test@example.com","username":"test_user"}',
+        "v1,tZ1I4/hDygAJgO5TYxiSd6Sd0kDW6hPenDe+bTa3Kkw=",
+    ),
+]
+
+
+@pytest.mark.parametrize(("secret", "message_id", "stamp", "body", "expected"), VECTORS)
+def test_the_published_vectors_both_ways(then, secret, message_id, stamp, body, expected):
+    then.advance(stamp - STAMP)
+    ours = made(body, [secret], message_id=message_id, timestamp=stamp)
+    assert ours["webhook-signature"] == expected
+    moment = datetime.fromtimestamp(stamp, UTC)
+    assert Reference(secret).sign(message_id, moment, body.decode()) == expected
+    given = {"webhook-id": message_id, "webhook-timestamp": str(stamp), "webhook-signature": expected}
+    assert verify(given, body, secret) == message_id
+    for other in (VECTORS[0], VECTORS[1]):
+        if other[0] != secret:
+            with pytest.raises(InvalidSignature):
+                verify(given, body, other[0])
 
 
 def test_the_standard_headers_and_the_older_ones():
@@ -48,8 +72,25 @@ def test_the_standard_headers_and_the_older_ones():
 
 def test_any_receiver_with_the_standard_library_of_webhooks_accepts_it():
     now = int(datetime.now(UTC).timestamp())
-    secret = new_secret()
-    Reference(secret).verify(BODY, made(secrets=[secret], timestamp=now))
+    old, new = new_secret(), new_secret()
+    for secrets in ([new], [new, old]):
+        ours = made(secrets=secrets, timestamp=now)
+        for secret in secrets:
+            assert Reference(secret).verify(BODY, ours) == {"test": 2432232314}
+    with pytest.raises(WebhookVerificationError):
+        Reference(old).verify(BODY, made(secrets=[new], timestamp=now))
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", '{"name":"Zoë ٣ 🎓"}'.encode(), b" \r\n\t", b"x" * 70_000])
+def test_what_the_standard_library_of_webhooks_signs_we_accept(body):
+    secret, other = new_secret(), new_secret()
+    moment = datetime.fromtimestamp(STAMP, UTC)
+    signed = Reference(secret).sign("msg_1", moment, body.decode())
+    given = {"webhook-id": "msg_1", "webhook-timestamp": str(STAMP), "webhook-signature": signed}
+    assert verify(given, body, secret) == "msg_1"
+    assert verify(given, body, [other, secret]) == "msg_1"
+    with pytest.raises(InvalidSignature):
+        verify(given, body + b" ", secret)
 
 
 def test_while_rotating_both_secrets_sign_and_either_is_enough():
