@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pypdf import PdfReader
+from tests.pdfs import replacements_in, tags_of, text_of
 
 from errands.core.errors import ConfigurationError, Discard
-from errands.kits.documents import Certificate, DocumentError, TypstDocuments
+from errands.kits.documents import Certificate, DocumentError, TypstDocuments, fonts
 
 URL = "https://school.example/certificates/7F3K-QQ2M"
 
@@ -39,19 +40,6 @@ def certificate(**changes: Any) -> Certificate:
         "verify_url": URL,
     }
     return Certificate(**values | changes)
-
-
-def text_of(pdf: bytes) -> str:
-    (page,) = PdfReader(BytesIO(pdf)).pages
-    return " ".join(page.extract_text().replace("\u200b", "").split())
-
-
-def replacements_in(pdf: bytes) -> str:
-    """What the page says with /ActualText, where one glyph stands for several letters; readers prefer it."""
-    content = PdfReader(BytesIO(pdf)).pages[0].get_contents()
-    assert content is not None
-    found = re.findall(rb"/ActualText\s*<FEFF([0-9A-F]+)>", content.get_data())
-    return "".join(bytes.fromhex(text.decode()).decode("utf-16-be") for text in found)
 
 
 def letters_of(text: str) -> list[str]:
@@ -104,7 +92,8 @@ async def test_it_bears_the_day_of_completion(documents: TypstDocuments, day: da
 
 
 async def test_it_is_tagged_titled_and_archivable(documents: TypstDocuments) -> None:
-    reader = PdfReader(BytesIO(await documents.certificate(certificate(language="en-GB"))))
+    pdf = await documents.certificate(certificate(language="en-GB"))
+    reader = PdfReader(BytesIO(pdf))
     root = reader.root_object
     assert root["/Lang"] == "en-GB"
     assert root["/MarkInfo"]["/Marked"].value is True
@@ -114,19 +103,10 @@ async def test_it_is_tagged_titled_and_archivable(documents: TypstDocuments) -> 
     xmp = root["/Metadata"].get_data().decode()
     for claim in ("<pdfaid:part>2<", "<pdfaid:conformance>B<", "<pdfuaid:part>1<"):
         assert claim in xmp
-    tags = list(structure(root["/StructTreeRoot"]))
+    tags = tags_of(pdf)
     assert [tag["/S"] for tag in tags].count("/H1") == 1
     (figure,) = (tag for tag in tags if tag["/S"] == "/Figure")
     assert URL in figure["/Alt"]
-
-
-def structure(node: Any) -> Iterator[Any]:
-    kids = node.get("/K", [])
-    for kid in kids if isinstance(kids, list) else [kids]:
-        element = kid.get_object() if hasattr(kid, "get_object") else kid
-        if hasattr(element, "get") and "/S" in element:
-            yield element
-            yield from structure(element)
 
 
 async def test_the_code_and_the_address_open_the_page_that_verifies(documents: TypstDocuments) -> None:
@@ -164,6 +144,40 @@ async def test_a_name_in_any_script_is_there_letter_by_letter(documents: TypstDo
     for letter in empty:
         read.remove(letter)
     assert set(read) | set(letters_of(replacements_in(pdf))) == set(letters_of(name))
+
+
+MORE = [
+    "გიორგი ბერიძე",
+    "Արամ Խաչատրյան",
+    "ਗੁਰਪ੍ਰੀਤ ਸਿੰਘ",
+    "પ્રિયા પટેલ",
+    "ಅನನ್ಯ",
+    "ലക്ഷ്മി",
+    "සමන්ති",
+    "አበበ ቢቂላ",
+    "ଅନନ୍ୟା",
+]
+
+
+@pytest.mark.skipif(find_spec(fonts.MORE) is None, reason="the package with more fonts is not installed")
+@pytest.mark.parametrize("name", MORE)
+async def test_a_name_in_a_script_of_the_package_with_more_fonts(
+    documents: TypstDocuments, name: str
+) -> None:
+    pdf = await documents.certificate(certificate(student=name))
+    assert set(letters_of(name)) <= set(letters_of(text_of(pdf) + replacements_in(pdf)))
+
+
+async def test_without_that_package_its_letters_are_refused_and_all_else_is_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fonts, "MORE", "fonts_that_nobody_has")
+    documents = TypstDocuments()
+    for name in MORE:
+        with pytest.raises(DocumentError, match="no font has"):
+            await documents.certificate(certificate(student=name))
+    assert await documents.certificate(certificate(student="Ana محمد 王小明"))
+    await documents.aclose()
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -143,6 +145,9 @@ class _Process:
             # A Ctrl-C in a terminal is the worker's, which lets a document end.
             start_new_session=True,
         )
+        # What nobody closes ends with its object; a fork of this process has no say in it.
+        self._end = weakref.finalize(self, _end, self._popen, os.getpid())
+        self._end.atexit = False
 
     @property
     def alive(self) -> bool:
@@ -196,9 +201,9 @@ class _Process:
                 "time with documents.kit(seconds=...)"
             )
         return TypesetterFailed(
-            f"the typesetter ended in the middle of {order.template} (exit {self._popen.returncode}): too "
-            "little memory for this document is the usual reason; make it smaller, or give more with "
-            "documents.kit(memory=...)"
+            f"the typesetter ended in the middle of {order.template} (exit {self._popen.returncode}; its "
+            "last words are on standard error): too little memory for this document is the usual reason; make "
+            "it smaller, or give more with documents.kit(memory=...)"
         )
 
     def kill(self) -> None:
@@ -206,14 +211,19 @@ class _Process:
 
     def close(self) -> None:
         """End the process, which does nothing or nothing that anybody waits for."""
-        self._popen.kill()
-        self._popen.wait()
-        for pipe in self._pipes():
-            try:
-                pipe.close()
-            except OSError:
-                # What was to be flushed to it, nobody reads.
-                continue
+        self._end()
 
     def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
         return cast("IO[bytes]", self._popen.stdin), cast("IO[bytes]", self._popen.stdout)
+
+
+def _end(popen: subprocess.Popen[bytes], owner: int) -> None:
+    if os.getpid() != owner:
+        return
+    popen.kill()
+    popen.wait()
+    for pipe in (popen.stdin, popen.stdout):
+        # What was still to be flushed to it, nobody reads.
+        with contextlib.suppress(OSError):
+            if pipe:
+                pipe.close()
