@@ -75,3 +75,9 @@ def test_secrets_are_scrubbed_from_texts() -> None:
 def test_derived_keys_differ_by_purpose() -> None:
     assert RING.derive("links") != RING.derive("cookies")
     assert len(RING.derive("links")) == 32
+
+
+@pytest.mark.parametrize("text", ["sealed:v1:k1:AAAA", "sealed:v1:k1:" + "A" * 36])
+def test_what_is_too_short_to_have_been_sealed_is_damaged(text: str) -> None:
+    with pytest.raises(SecretError, match="damaged"):
+        Keyring([("k1", bytes(32))]).open(text, "x")

@@ -54,6 +54,7 @@ class SecretMarker:
 Secret = Annotated[T, SecretMarker()]
 
 # A sealed value is one string, so that it passes through JSON, SQL and Celery's own headers untouched.
+_LEAST = 12 + 16  # bytes: what AES-GCM seals with, and the tag that it ends with
 _SEALED = re.compile(r"sealed:v1:([A-Za-z0-9_-]{1,32}):([A-Za-z0-9_-]+={0,2})")
 
 
@@ -132,6 +133,8 @@ class Keyring:
             data = base64.urlsafe_b64decode(match[2])
         except ValueError as exc:
             raise SecretError("the sealed value is damaged") from exc
+        if len(data) < _LEAST:
+            raise SecretError("the sealed value is damaged")
         for context in contexts:
             try:
                 return json.loads(AESGCM(key).decrypt(data[:12], data[12:], context.encode()))

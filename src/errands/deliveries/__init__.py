@@ -1,7 +1,7 @@
 """One row for each recipient of a run that sends to many: what kits that send in bulk share.
 
-A task asks for `Deliveries` by type. `begin` writes the rows, `deliver` works them off, and the rows say at any
-moment what became of whom: see `docs/deliveries.md`.
+A task asks for `Deliveries` by type. `begin` writes the rows, `deliver` works them off, and the rows say at
+any moment what became of whom: see `docs/deliveries.md`.
 """
 
 from errands.core.deliveries import (

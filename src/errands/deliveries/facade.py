@@ -56,16 +56,16 @@ class Deliveries:
         topic: str = "",
         chunk: int = 1000,
     ) -> Totals:
-        """Write one row for each recipient, a chunk a transaction; a further attempt passes over those that are
-        there and writes the rest.
+        """Write one row for each recipient, a chunk a transaction; a further attempt passes over those that
+        are there and writes the rest.
 
         An address that comes twice is sent to once, and one that has opted out never: both are `skipped`.
 
         Args:
             run: whose recipients they are.
             channel: "mail", "messages": what opting out is about.
-            recipients: the same ones in the same order at each attempt: `Recipient`s, or what `read` makes one
-                of. Never all of them are held in memory.
+            recipients: the same ones in the same order at each attempt: `Recipient`s, or what `read` makes
+                one of. Never all of them are held in memory.
             read: makes a `Recipient`; called in a thread.
             topic: what this is about ("newsletter"), for those who opted out of that alone.
             chunk: rows in one transaction.
@@ -101,11 +101,12 @@ class Deliveries:
     ) -> Totals:
         """Send to all that wait, and return when nothing is left to do.
 
-        Each row is marked as `sending` before `send` is called for it, and what came of it is written with the
-        next rows that are marked. An attempt that is cut off leaves at most `at_once` rows of which nobody can
-        say what became: the next one tells them as `unknown`, and does not send to them again.
+        Each row is marked as `sending` before `send` is called for it, and what came of it is written with
+        the next rows that are marked. An attempt that is cut off leaves at most `at_once` rows of which
+        nobody can say what became: the next one tells them as `unknown`, and does not send to them again.
 
-        Those who are `Deferred` are tried again alone: meanwhile the run is snoozed, which uses no attempt up.
+        Those who are `Deferred` are tried again alone: meanwhile the run is snoozed, which uses no attempt
+        up.
 
         Args:
             run: whose recipients they are.
@@ -153,7 +154,8 @@ class Deliveries:
     async def opt_out(
         self, channel: str, address: str, topic: str = "", *, source: str | None = None
     ) -> None:
-        """Send nothing more to `address` on `channel`: about `topic`, or about anything. What waits is skipped.
+        """Send nothing more to `address` on `channel`: about `topic`, or about anything. What waits is
+        skipped.
 
         Args:
             channel: "mail", "messages".
@@ -173,8 +175,8 @@ class Deliveries:
         return bool(found)
 
     async def erase_address(self, address: str) -> int:
-        """Clear an address wherever it is, for people who have no id. That it opted out stays. Returns how many
-        rows that were."""
+        """Clear an address wherever it is, for people who have no id. That it opted out stays. Returns how
+        many rows that were."""
         return await self._write(
             lambda connection: store.erase(connection, person=None, run_ids=(), address=address)
         )

@@ -1,7 +1,7 @@
 """Working off the rows of one run, several at once, with few transactions.
 
-Each of `at_once` hands sends to one row at a time. A hand that is done says what came of its row and asks for the
-next one; whatever hands have to say while a transaction is under way goes into the next one, together.
+Each of `at_once` hands sends to one row at a time. A hand that is done says what came of its row and asks for
+the next one; whatever hands have to say while a transaction is under way goes into the next one, together.
 """
 
 from __future__ import annotations

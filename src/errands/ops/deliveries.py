@@ -28,8 +28,8 @@ class DeliveryOps(Actions):
         """What became of whom.
 
         Args:
-            person: who asks. Addresses are shown to the owner, and to admins with the role "personal-data"; to
-                others masked.
+            person: who asks. Addresses are shown to the owner, and to admins with the role "personal-data";
+                to others masked.
             run_id: whose recipients.
             after: the position behind which the page begins.
             limit: rows at most, 1 to 1,000.

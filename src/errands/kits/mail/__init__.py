@@ -3,10 +3,14 @@
 `app.use(mail.kit(templates="mails"))`, then `*, mailer: Mailer, templates: Templates` in a task's signature.
 """
 
+from errands.kits.mail.attachments import Attachments, Stored
+from errands.kits.mail.bulk import BulkMail, To, same_address
 from errands.kits.mail.errors import (
     InvalidMessage,
     MailError,
     PermanentMailError,
+    ServerRefused,
+    ServerUnavailable,
     TemplateError,
     TemporaryMailError,
     UnknownOutcomeError,
@@ -19,11 +23,15 @@ from errands.kits.mail.once import send_once
 from errands.kits.mail.provider import Mailer, Receipt
 from errands.kits.mail.smtp import SmtpMailer
 from errands.kits.mail.templates import Rendered, Templates
+from errands.kits.mail.unsubscribe import InvalidLink, Unsubscribe
 
 __all__ = [
     "Attachment",
+    "Attachments",
+    "BulkMail",
     "FakeMailer",
     "FirebaseMailer",
+    "InvalidLink",
     "InvalidMessage",
     "MailError",
     "MailKit",
@@ -32,12 +40,18 @@ __all__ = [
     "PermanentMailError",
     "Receipt",
     "Rendered",
+    "ServerRefused",
+    "ServerUnavailable",
     "SmtpMailer",
+    "Stored",
     "TemplateError",
     "Templates",
     "TemporaryMailError",
+    "To",
     "UnknownOutcomeError",
+    "Unsubscribe",
     "kit",
+    "same_address",
     "send_once",
     "stable_message_id",
 ]

@@ -14,8 +14,25 @@ class TemporaryMailError(MailError):
     content was sent, HTTP 5xx or 429."""
 
 
+class ServerUnavailable(TemporaryMailError):
+    """The server takes no mail now, whoever it is for: no connection, HTTP 429 or 503.
+
+    Attributes:
+        retry_after: seconds that the server asks to wait; None where it does not say.
+    """
+
+    def __init__(self, text: str, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(text)
+
+
 class PermanentMailError(MailError, Discard):
     """The mail will never be accepted as it is; its run ends without another try: SMTP 5xx, HTTP 4xx."""
+
+
+class ServerRefused(PermanentMailError):
+    """The server takes no mail from us, whoever it is for: the sign-in, the sender or the certificate is not
+    right, or it lacks what was asked of it. Somebody has to change the settings."""
 
 
 class InvalidMessage(PermanentMailError, ValueError):

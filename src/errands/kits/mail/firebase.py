@@ -8,9 +8,17 @@ from typing import Any
 
 import httpx
 
-from errands.kits.mail.errors import PermanentMailError, TemporaryMailError
+from errands.core import retry_after
+from errands.kits.mail.errors import (
+    PermanentMailError,
+    ServerRefused,
+    ServerUnavailable,
+    TemporaryMailError,
+)
 from errands.kits.mail.message import Message
 from errands.kits.mail.provider import Receipt
+
+_NOT_REACHED = (httpx.ConnectError, httpx.ConnectTimeout)
 
 
 class FirebaseMailer:
@@ -70,13 +78,17 @@ class FirebaseMailer:
         except httpx.InvalidURL as exc:
             raise PermanentMailError(f"FIREBASE_FUNCTIONS_URL is no address: {exc}") from exc
         except httpx.HTTPError as exc:
-            raise TemporaryMailError(
-                f"the mail function did not answer: {type(exc).__name__} {exc}".rstrip()
-            ) from exc
+            gone = ServerUnavailable if isinstance(exc, _NOT_REACHED) else TemporaryMailError
+            raise gone(f"the mail function did not answer: {type(exc).__name__} {exc}".rstrip()) from exc
         answer = f"{response.status_code} {response.text[:200]}".rstrip()
         if response.is_success:
             return Receipt(message_id, answer)
-        if response.status_code == 429 or response.status_code >= 500:
+        if response.status_code in (429, 503):
+            wait = retry_after.seconds(response.headers.get("retry-after"))
+            raise ServerUnavailable(f"the mail function answered {answer}", wait)
+        if response.status_code in (401, 403):
+            raise ServerRefused(f"the mail function lets nobody in: {answer}")
+        if response.status_code >= 500:
             raise TemporaryMailError(f"the mail function answered {answer}")
         raise PermanentMailError(f"the mail function refused the mail: {answer}")
 

@@ -10,7 +10,13 @@ from email.message import EmailMessage
 import aiosmtplib
 from aiosmtplib.protocol import normalize_message_line_endings
 
-from errands.kits.mail.errors import PermanentMailError, TemporaryMailError, UnknownOutcomeError
+from errands.kits.mail.errors import (
+    PermanentMailError,
+    ServerRefused,
+    ServerUnavailable,
+    TemporaryMailError,
+    UnknownOutcomeError,
+)
 from errands.kits.mail.message import POLICY, Message
 from errands.kits.mail.pool import Pool
 from errands.kits.mail.provider import Receipt
@@ -144,23 +150,33 @@ def _translated(where: str) -> Iterator[None]:
         final = any(r.code >= 500 for r in exc.recipients)
         raise (PermanentMailError if final else TemporaryMailError)(f"{where} refused {told}") from exc
     except aiosmtplib.SMTPAuthenticationError as exc:
-        kind = PermanentMailError if exc.code >= 500 else TemporaryMailError
-        raise kind(
+        raise _of_server(exc.code)(
             f"{where} refused the sign-in: {exc.code} {exc.message} (SMTP_USERNAME, SMTP_PASSWORD)"
         ) from exc
+    except (aiosmtplib.SMTPConnectResponseError, aiosmtplib.SMTPHeloError) as exc:
+        raise _of_server(exc.code)(f"{where} answered {exc.code} {exc.message}") from exc
+    except aiosmtplib.SMTPSenderRefused as exc:
+        text = f"{where} refused the sender {exc.sender}: {exc.code} {exc.message} (MAIL_FROM)"
+        raise (ServerRefused if exc.code >= 500 else TemporaryMailError)(text) from exc
     except aiosmtplib.SMTPResponseException as exc:
         kind = PermanentMailError if exc.code >= 500 else TemporaryMailError
         raise kind(f"{where} answered {exc.code} {exc.message}") from exc
     except (OSError, ssl.SSLError) as exc:
         cause = exc.__cause__ if isinstance(exc.__cause__, ssl.SSLError) else exc
         if isinstance(cause, ssl.SSLCertVerificationError):
-            raise PermanentMailError(
+            raise ServerRefused(
                 f"{where} showed a certificate that is not trusted: {cause.verify_message}"
             ) from exc
-        raise TemporaryMailError(f"no mail connection to {where}: {exc}") from exc
+        # Lost in the middle of a mail it may be that mail's fault, else it is nobody's.
+        gone = ServerUnavailable if isinstance(exc, aiosmtplib.SMTPConnectError) else TemporaryMailError
+        raise gone(f"no mail connection to {where}: {exc}") from exc
     except aiosmtplib.SMTPException as exc:
         # What is left is a server that lacks something asked of it: STARTTLS, AUTH.
-        raise PermanentMailError(f"{where}: {exc} (SMTP_USE_TLS, SMTP_USE_SSL, SMTP_USERNAME)") from exc
+        raise ServerRefused(f"{where}: {exc} (SMTP_USE_TLS, SMTP_USE_SSL, SMTP_USERNAME)") from exc
+
+
+def _of_server(code: int) -> type[ServerRefused | ServerUnavailable]:
+    return ServerRefused if code >= 500 else ServerUnavailable
 
 
 def _sender(mail: EmailMessage) -> str:
