@@ -254,6 +254,7 @@ async def an_attempt(receiver, store, attempt=1, **options):
         Webhook.of("msg_0190-run", "user.registered", payload, receiver.url, noon),
         run=Run("0190-run", "dispatch_webhook", attempt=attempt),
         sending=Sending(store, receiver.sender, Options(SHORT, **options)),
+        to=await store.addressee(receiver.url),
     )
 
 
