@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import httpx
 
@@ -12,19 +13,18 @@ from errands.fetching.transport import GuardedTransport
 
 
 class FakeFetcher(Fetcher):
-    """Answers from `pages`, without any network; what is not among them is a 404.
+    """Answers what `add` was told, without any network; what it does not know is a 404.
 
     Addresses, sizes, types and redirects are judged as the real one does.
 
     Attributes:
-        pages: the answer to each address.
         asked: the addresses that were asked for, in their order.
     """
 
-    def __init__(self, limits: FetchLimits | None = None, *, allow_http: bool = True) -> None:
+    def __init__(self, limits: FetchLimits | None = None, *, allow_http: bool = False) -> None:
         super().__init__(Guard(allow_http=allow_http, resolver=_somewhere), limits)
-        self.pages: dict[str, httpx.Response | Exception] = {}
         self.asked: list[str] = []
+        self._pages: dict[str, _Page] = {}
 
     def add(
         self,
@@ -36,24 +36,28 @@ class FakeFetcher(Fetcher):
         location: str | None = None,
         error: Exception | None = None,
     ) -> None:
-        """Let `url` answer so; with `error`, fail so (`httpx.ConnectError("refused")`, `FetchFailed(…)`)."""
+        """Let `url` answer so; with `error`, fail so: `httpx.ConnectError("refused")`, `FetchFailed("…")`."""
         headers = {"Content-Type": content_type, **({"Location": location} if location else {})}
-        self.pages[str(self._guard.parse(url).url)] = error or httpx.Response(
-            status, headers=headers, content=data
-        )
+        self._pages[str(self._guard.parse(url).url)] = _Page(status, headers, data, error)
 
     def _transport(self) -> httpx.AsyncBaseTransport:
         return GuardedTransport(self._guard, httpx.MockTransport(self._answer))
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         # The guard has put an address in the place of the name.
-        host = str(request.extensions["sni_hostname"])
-        url = str(request.url.copy_with(host=host))
+        url = str(request.url.copy_with(host=str(request.extensions["sni_hostname"])))
         self.asked.append(url)
-        answer = self.pages.get(url, httpx.Response(404))
-        if isinstance(answer, Exception):
-            raise answer
-        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+        page = self._pages.get(url, _Page(404, {}, b""))
+        if page.error is not None:
+            raise page.error
+        return httpx.Response(page.status, headers=page.headers, stream=httpx.ByteStream(page.data))
+
+
+class _Page(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    data: bytes
+    error: Exception | None = None
 
 
 async def _somewhere(host: str, /) -> Sequence[str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from errands.core import clock
 from errands.kits.webhooks.delivery import Options, Sending, Webhook, attempt, directly
+from errands.kits.webhooks.errors import UnknownEndpoint
 from errands.kits.webhooks.provider import Sender
 from errands.kits.webhooks.records import Delivery
 from errands.kits.webhooks.store import WebhookStore
@@ -34,12 +35,14 @@ class Webhooks:
             UnknownEndpoint: there is none with this id.
         """
         store = self._store
-        endpoint = await store.get(endpoint_id)
+        to = await store.addressee_by_id(endpoint_id)
+        if to is None:
+            raise UnknownEndpoint(f"no webhook endpoint {endpoint_id!r}")
         sending = Sending(store, self._app.resources.instance(Sender), self._options)  # type: ignore[type-abstract]
         name = f"ping-{self._app.new_id()}"
-        content = {"endpoint_id": endpoint.id}
-        webhook = Webhook.of(f"msg_{name}", PING, content, endpoint.url, clock.now().isoformat())
-        delivery, _ = await attempt(webhook, endpoint, run_id=name, number=1, sending=sending, once=directly)
+        content = {"endpoint_id": endpoint_id}
+        webhook = Webhook.of(f"msg_{name}", PING, content, to[0].url, clock.now().isoformat())
+        delivery, _ = await attempt(webhook, to, run_id=name, number=1, sending=sending, once=directly)
         await store.record(delivery, counts=False)
         return delivery
 

@@ -20,6 +20,8 @@ from errands.kits.webhooks.records import Delivery
 from errands.kits.webhooks.store import Endpoint, WebhookStore
 
 Failure = WebhookFailed | WebhookRefused | AddressRefused
+# An endpoint, and the secrets that sign for it now.
+Addressee = tuple[Endpoint, tuple[str, ...]]
 # What makes the call that it is given, at most once.
 Once = Callable[[Callable[[], Coroutine[Any, Any, int]]], Awaitable[int]]
 
@@ -59,20 +61,20 @@ class Sending:
     options: Options
 
 
-async def deliver(webhook: Webhook, *, run: Run, sending: Sending) -> dict[str, Any]:
-    """Make the attempt that `run` is at.
+async def deliver(webhook: Webhook, *, run: Run, sending: Sending, to: Addressee | None) -> dict[str, Any]:
+    """Make the attempt that `run` is at. `to` is what the store has at the address.
 
     Raises:
         WebhookFailed: the next attempt may succeed.
         WebhookRefused, AddressRefused: none would.
     """
-    endpoint = await sending.store.by_url(webhook.url)
+    endpoint = to[0] if to else None
     if endpoint is not None and not endpoint.active:
         raise WebhookRefused(f"the endpoint {endpoint.id} is disabled: {endpoint.disabled_reason}")
     # The receiver knows a webhook again by its id: what nobody knows the end of may be sent once more.
     once = run.effect("webhook", safe_to_repeat=True).once
     delivery, failure = await attempt(
-        webhook, endpoint, run_id=run.id, number=run.attempt, sending=sending, once=once
+        webhook, to, run_id=run.id, number=run.attempt, sending=sending, once=once
     )
     delivery = replace(delivery, next_try_at=_next(sending.options.retry, run.attempt, failure))
     await sending.store.record(delivery, webhook.body.decode())
@@ -82,7 +84,7 @@ async def deliver(webhook: Webhook, *, run: Run, sending: Sending) -> dict[str, 
 
 
 async def attempt(
-    webhook: Webhook, endpoint: Endpoint | None, *, run_id: str, number: int, sending: Sending, once: Once
+    webhook: Webhook, to: Addressee | None, *, run_id: str, number: int, sending: Sending, once: Once
 ) -> tuple[Delivery, Failure | None]:
     """Sign and send. Answers what is to be recorded, and what went wrong.
 
@@ -96,7 +98,7 @@ async def attempt(
             message_id=webhook.id,
             timestamp=int(started.timestamp()),
             event=webhook.event,
-            secrets=await _secrets(sending, endpoint),
+            secrets=to[1] if to else _configured(sending.options),
         )
     except InvalidSecret as exc:
         raise WebhookRefused(f"this webhook cannot be signed: {exc}") from exc
@@ -118,7 +120,7 @@ async def attempt(
         failure, status = exc, reply.status if reply else None
     delivery = Delivery(
         run_id=run_id,
-        endpoint_id=endpoint.id if endpoint else None,
+        endpoint_id=to[0].id if to else None,
         event=webhook.event,
         url=webhook.url,
         attempt=number,
@@ -137,11 +139,9 @@ async def directly(send: Callable[[], Coroutine[Any, Any, int]]) -> int:
     return await send()
 
 
-async def _secrets(sending: Sending, endpoint: Endpoint | None) -> tuple[str, ...]:
-    if endpoint is not None:
-        return await sending.store.secrets(endpoint.id)
-    if sending.options.secret:
-        return (sending.options.secret,)
+def _configured(options: Options) -> tuple[str, ...]:
+    if options.secret:
+        return (options.secret,)
     raise WebhookRefused(
         "this address is not registered and WEBHOOK_SECRET is not set: there is nothing to sign with"
     )

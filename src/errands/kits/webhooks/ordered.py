@@ -14,8 +14,7 @@ from typing import Any
 from errands import Run, Snooze
 from errands.core import clock
 from errands.core.outcome import Again, decide
-from errands.kits.webhooks.delivery import Sending, Webhook, attempt, directly
-from errands.kits.webhooks.errors import UnknownEndpoint
+from errands.kits.webhooks.delivery import Addressee, Sending, Webhook, attempt, directly
 from errands.kits.webhooks.line import Waiting
 from errands.kits.webhooks.records import Delivery
 from errands.kits.webhooks.store import Endpoint
@@ -40,11 +39,11 @@ async def deliver_line(endpoint_id: str, *, run: Run, sending: Sending) -> dict[
             left = (waiting.next_try_at - clock.now()).total_seconds()
             if left > 0:
                 raise Snooze(left, "the first in the line is to be tried again then")
-        try:
-            endpoint = await sending.store.get(endpoint_id)
-        except UnknownEndpoint:  # it was removed, and its line with it
+        to = await sending.store.addressee_by_id(endpoint_id)
+        if to is None:  # it was removed, and its line with it
             break
-        done = endpoint.active and await _deliver(waiting, endpoint, run, sending)
+        endpoint = to[0]
+        done = endpoint.active and await _deliver(waiting, to, run, sending)
         if not endpoint.active:
             await sending.store.record(_given_up(waiting, endpoint, run), waiting.body, counts=False)
         await line.leave(waiting)
@@ -52,12 +51,12 @@ async def deliver_line(endpoint_id: str, *, run: Run, sending: Sending) -> dict[
     return counts
 
 
-async def _deliver(waiting: Waiting, endpoint: Endpoint, run: Run, sending: Sending) -> bool:
+async def _deliver(waiting: Waiting, to: Addressee, run: Run, sending: Sending) -> bool:
     """Make one attempt, on record; tells whether it was delivered, or else given up."""
     number = waiting.attempts + 1
-    webhook = Webhook(waiting.id, waiting.event, endpoint.url, waiting.body.encode())
+    webhook = Webhook(waiting.id, waiting.event, to[0].url, waiting.body.encode())
     delivery, failure = await attempt(
-        webhook, endpoint, run_id=run.id, number=number, sending=sending, once=directly
+        webhook, to, run_id=run.id, number=number, sending=sending, once=directly
     )
     follows = None if failure is None else decide(failure, sending.options.retry, number)
     if not isinstance(follows, Again):

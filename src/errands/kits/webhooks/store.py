@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, insert, select, update
+from sqlalchemy import ColumnElement, RowMapping, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from errands import Database, Keyring
@@ -179,14 +179,18 @@ class WebhookStore(Records):
         Raises:
             UnknownEndpoint: there is none with this id.
         """
-        query = select(endpoints.c.secrets, endpoints.c.previous_until).where(endpoints.c.id == endpoint_id)
-        async with self._database.async_reading() as connection:
-            found = (await connection.execute(query)).one_or_none()
+        found = await self.addressee_by_id(endpoint_id)
         if found is None:
             raise UnknownEndpoint(f"no webhook endpoint {endpoint_id!r}")
-        newest, *previous = self._keyring.open(found.secrets, _context(endpoint_id))
-        over = found.previous_until is not None and found.previous_until <= clock.now()
-        return (newest,) if over else (newest, *previous)
+        return found[1]
+
+    async def addressee(self, url: str) -> tuple[Endpoint, tuple[str, ...]] | None:
+        """The endpoint at this address, and the secrets that sign now."""
+        return await self._with_secrets(endpoints.c.url == self.canonical(url))
+
+    async def addressee_by_id(self, endpoint_id: str) -> tuple[Endpoint, tuple[str, ...]] | None:
+        """The same for an endpoint's id."""
+        return await self._with_secrets(endpoints.c.id == endpoint_id)
 
     async def rotate_secret(self, endpoint_id: str, *, previous_for: timedelta = timedelta(days=1)) -> str:
         """Make a new secret, which is not shown again.
@@ -229,14 +233,20 @@ class WebhookStore(Records):
         return str(self._guard.parse(url).url)
 
     async def _endpoints(self, *where: ColumnElement[bool]) -> Sequence[Endpoint]:
-        columns = (endpoints.c[name] for name in Endpoint.__dataclass_fields__)
-        query = select(*columns).where(*where).order_by(endpoints.c.created_at, endpoints.c.id)
+        query = select(*_COLUMNS).where(*where).order_by(endpoints.c.created_at, endpoints.c.id)
         async with self._database.async_reading() as connection:
-            rows = (await connection.execute(query)).mappings().all()
-        return [
-            Endpoint(**{**row, "events": tuple(row["events"]), "ordered": bool(row["ordered"])})
-            for row in rows
-        ]
+            return [_endpoint(row) for row in (await connection.execute(query)).mappings()]
+
+    async def _with_secrets(self, where: ColumnElement[bool]) -> tuple[Endpoint, tuple[str, ...]] | None:
+        query = select(*_COLUMNS, endpoints.c.secrets).where(where)
+        async with self._database.async_reading() as connection:
+            row = (await connection.execute(query)).mappings().one_or_none()
+        if row is None:
+            return None
+        endpoint = _endpoint(row)
+        newest, *previous = self._keyring.open(row["secrets"], _context(endpoint.id))
+        over = endpoint.previous_until is not None and endpoint.previous_until <= clock.now()
+        return endpoint, (newest,) if over else (newest, *previous)
 
     async def _change(self, endpoint_id: str, **values: Any) -> None:
         async with self._database.async_writing() as connection:
@@ -245,6 +255,14 @@ class WebhookStore(Records):
             )
         if not done.rowcount:
             raise UnknownEndpoint(f"no webhook endpoint {endpoint_id!r}")
+
+
+_COLUMNS = tuple(endpoints.c[name] for name in Endpoint.__dataclass_fields__)
+
+
+def _endpoint(row: RowMapping) -> Endpoint:
+    values = {name: row[name] for name in Endpoint.__dataclass_fields__}
+    return Endpoint(**{**values, "events": tuple(row["events"]), "ordered": bool(row["ordered"])})
 
 
 def _names(events: Sequence[str]) -> tuple[str, ...]:

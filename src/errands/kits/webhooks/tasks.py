@@ -50,11 +50,11 @@ def register(app: Errands, options: Options) -> None:
             return {"delivered": False, "reason": "no address registered"}
         url = store.canonical(url)
         webhook = Webhook.of(f"msg_{run.id}", event_type, payload, url, occurred_at or _asked_at(run.id))
-        endpoint = await store.by_url(url)
-        if endpoint is not None and endpoint.active and endpoint.ordered:
-            task_id = await line_up(webhook, endpoint, run, store)
+        to = await store.addressee(url)
+        if to is not None and to[0].active and to[0].ordered:
+            task_id = await line_up(webhook, to[0], run, store)
             return {"delivered": False, "reason": "it waits for its turn", "task_id": task_id}
-        return await deliver(webhook, run=run, sending=Sending(store, sender, options))
+        return await deliver(webhook, run=run, sending=Sending(store, sender, options), to=to)
 
     @app.task(name="dispatch_webhooks_batch", queue=QUEUE, retry=_OWN, **_TIMES)
     async def dispatch_webhooks_batch(
@@ -107,7 +107,8 @@ def register(app: Errands, options: Options) -> None:
         before = await store.delivery(delivery_id)
         body = await store.body(before)
         webhook = Webhook(str(before.message_id), before.event, before.url, body)
-        return await deliver(webhook, run=run, sending=Sending(store, sender, options))
+        to = await store.addressee(before.url)
+        return await deliver(webhook, run=run, sending=Sending(store, sender, options), to=to)
 
     @app.task(name="prune_webhook_deliveries", queue=QUEUE, retry=_OWN)
     async def prune_webhook_deliveries(
