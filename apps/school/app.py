@@ -10,12 +10,13 @@ from pathlib import Path
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from errands import Errands, Queue
-from errands.kits import documents, mail, storage, webhooks
+from errands.kits import documents, images, mail, push, storage, webhooks
 from school.cache import Cache, MemoryCache, ValkeyCache
 from school.database import ReadingSession, reading_session, writing_session
 from school.payments.gateway import Gateway, gateway
 
 SCHOOL_NAME = "Errands School"
+QUOTA = 1024**3  # bytes that each user's files may take
 
 app = Errands(
     "school",
@@ -24,6 +25,10 @@ app = Errands(
         Queue("certificates", cpu=True),
         Queue("progress"),
         Queue("webhooks"),
+        Queue("files"),
+        Queue("reports", cpu=True),
+        Queue("messaging"),
+        Queue("notifications"),
         Queue("celery"),
     ],
     include=[
@@ -36,12 +41,17 @@ app = Errands(
         "school.orders.tasks",
         "school.profiles.tasks",
         "school.statistics.tasks",
+        "school.uploads.tasks",
+        "school.uploads.photos",
+        "school.uploads.reports",
     ],
 )
 
 app.use(mail.kit(templates=Path(__file__).parent / "mail" / "templates"))
 app.use(documents.kit())
-app.use(storage.kit())
+app.use(images.kit())
+app.use(storage.kit(quota=QUOTA))
+app.use(push.kit())
 app.use(webhooks.kit())
 
 app.provide(AsyncSession, lambda: writing_session(app.database))

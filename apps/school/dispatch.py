@@ -7,6 +7,7 @@ sends nothing twice.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -15,6 +16,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from errands import Run
 from errands.core import clock
 from school.app import app
+from school.uploads.kinds import Purpose
+from school.uploads.tables import Upload
+
+_OF_UPLOADS = {
+    Purpose.FILE: "process_large_file",
+    Purpose.PHOTO: "process_photo",
+    Purpose.LETTER: "read_letter",
+}
 
 
 def new_id() -> str:
@@ -103,6 +112,27 @@ def profile_wanted(session: AsyncSession, user_id: int, display_name: str, about
 def stats_wanted(session: AsyncSession, user_id: int) -> str:
     """The counts of a user."""
     return _send(session, "update_user_stats", user_id, owner=user_id)
+
+
+def uploaded(session: AsyncSession, upload: Upload) -> None:
+    """What is made of an uploaded file, as the run that its row names."""
+    task = _OF_UPLOADS[Purpose(upload.purpose)]
+    _send(session, task, upload.id, owner=upload.user_id, run_id=upload.run_id)
+
+
+def uploaded_together(session: AsyncSession, uploads: Sequence[Upload]) -> str:
+    """The same for several, counted together; returns the batch's id."""
+    owner = str(uploads[0].user_id)
+    told = app.tasks["tell_uploads_done"].s(user_id=uploads[0].user_id)
+    with app.batch_on_commit(session, "Uploads", on_complete=told, owner=owner) as batch:
+        for upload in uploads:
+            uploaded(session, upload)
+    return str(batch.id)
+
+
+def file_report_wanted(session: AsyncSession, upload_id: int, *, owner: int) -> str:
+    """The report on a text that was uploaded."""
+    return _send(session, "start_file_report", upload_id, owner=owner)
 
 
 def _send(

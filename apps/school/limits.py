@@ -1,6 +1,8 @@
-"""No request body larger than it need be: the school takes JSON, and no files yet."""
+"""No request body larger than it need be: the school takes JSON, and files in few places only."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -8,19 +10,27 @@ MOST_BYTES = 1024 * 1024
 
 
 class BodyLimit:
-    """Answers 413 to a larger body, before it is read where its length is told, else while it is read."""
+    """Answers 413 to a larger body, before it is read where its length is told, else while it is read.
 
-    def __init__(self, app: ASGIApp, most: int = MOST_BYTES) -> None:
+    Args:
+        app: what is asked inside.
+        most: bytes.
+        larger: more bytes, for the paths that take files.
+    """
+
+    def __init__(self, app: ASGIApp, most: int = MOST_BYTES, larger: Mapping[str, int] | None = None) -> None:
         self.app = app
         self.most = most
+        self.larger = larger or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        most = self.larger.get(scope["path"], self.most)
         length = dict(scope["headers"]).get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > self.most:
-            await _refuse(send)
+        if not length.isdigit() or int(length) > most:
+            await _refuse(send, most)
             return
         read = 0
         answered = False
@@ -29,7 +39,7 @@ class BodyLimit:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
-            if read > self.most:
+            if read > most:
                 raise _TooLarge
             return message
 
@@ -42,15 +52,15 @@ class BodyLimit:
             await self.app(scope, limited, noted)
         except _TooLarge:
             if not answered:
-                await _refuse(send)
+                await _refuse(send, most)
 
 
 class _TooLarge(BaseException):
     """Not an Exception: nobody on the way should take it for a mistake in the body."""
 
 
-async def _refuse(send: Send) -> None:
-    body = b'{"detail":"The request is too large; 1 MiB is the most."}'
+async def _refuse(send: Send, most: int) -> None:
+    body = b'{"detail":"The request is too large; %d MiB is the most."}' % (most // MOST_BYTES)
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send(
         {"type": "http.response.start", "status": 413, "headers": [*headers, (b"connection", b"close")]}

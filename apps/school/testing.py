@@ -127,6 +127,7 @@ async def school_on(
     hasher = passwords.use(CHEAP)
     app.settings, app.keyring, app.keys = given, given.keyring(), Keys(given.key_prefix)
     app._inline_runs, app.inline_effects = InlineRuns(), InlineEffects()
+    app._inline_runs.batches.send = app.send_follow_ups
     app.__dict__["database"], app.conf.task_always_eager = database, given.inline
     guard = Guard(given.webhook_allow)
     app.provide(WebhookStore, lambda: WebhookStore(database, given.keyring(), guard), scope="process")

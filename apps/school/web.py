@@ -10,6 +10,8 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from errands.doors.fastapi import Person, errands_router
+from errands.kits.storage import Storage, link_signer
+from errands.kits.storage.fastapi import files_router
 from school import errors, limits
 from school.access import SignedIn
 from school.app import SCHOOL_NAME, app
@@ -22,6 +24,9 @@ from school.people.endpoints import router as people
 from school.people.pages import router as people_pages
 from school.profiles.endpoints import router as profiles
 from school.statistics.endpoints import router as statistics
+from school.uploads import kinds as uploading
+from school.uploads.endpoints import MOST_FILES
+from school.uploads.endpoints import router as uploads
 from school.webhooks.endpoints import router as webhooks
 
 app.loader.import_default_modules()
@@ -44,11 +49,23 @@ async def person(user: SignedIn) -> Person:
 
 # Its documentation page works without the internet.
 api = FastAPIOffline(title=SCHOOL_NAME, redoc_url=None, lifespan=_lifespan)
-api.add_middleware(limits.BodyLimit)
+api.add_middleware(
+    limits.BodyLimit,
+    larger={
+        "/uploads": uploading.MOST_BYTES + limits.MOST_BYTES,
+        "/uploads/many": MOST_FILES * uploading.MOST_BYTES // 4,
+    },
+)
 errors.install(api)
 for router in (
     people, people_pages, courses, enrollments, certificates, payments, orders, profiles, statistics,
-    webhooks,
+    uploads, webhooks,
 ):  # fmt: skip
     api.include_router(router)
+api.include_router(
+    files_router(
+        lambda: app.resources.instance(Storage),  # type: ignore[type-abstract]
+        lambda: link_signer(app.settings),
+    )
+)
 api.include_router(errands_router(app, person))

@@ -112,6 +112,16 @@ class Task(celery.Task, Generic[P, R]):
         result: AsyncResult = self.app.send_call(self, args, kwargs, task_id, owner, options)
         return result
 
+    def apply(
+        self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> Any:
+        """Run here and now, as Celery's `apply`; Celery's canvas does so inline. What a run starts is its
+        owner's, here as anywhere."""
+        headers = options.get("headers") or {}
+        if self.function is not None and "errands" not in headers:
+            options["headers"] = self.app.envelope(headers, options.get("task_id"), None)
+        return super().apply(args, kwargs, **options)
+
     async def aapply_async(
         self,
         args: Sequence[Any] | None = None,

@@ -61,6 +61,24 @@ def test_retries_happen_with_the_waits_of_the_policy(
     assert kinds == [Kind.QUEUED, *[Kind.STARTED, Kind.RETRYING] * 3, Kind.STARTED, Kind.SUCCEEDED]
 
 
+def test_what_a_run_starts_with_a_chain_is_its_owners(app: Errands, runs: InlineRuns) -> None:
+    """As with a broker, where each message says whose it is."""
+
+    @app.task(name="link")
+    async def link(n: int) -> int:
+        return n + 1
+
+    @app.task(name="starts")
+    def starts(*, run: Run) -> list[str]:
+        links = [link.s(1).set(task_id=run.child_id("a")), link.s().set(task_id=run.child_id("b"))]
+        chain(*links).apply_async()
+        return [each.options["task_id"] for each in links]
+
+    ids = starts.apply_async(owner="7").get()
+    found = [runs.get(run_id) for run_id in ids]
+    assert [(run.facts["owner"], run.facts["result"]) for run in found if run] == [("7", 2), ("7", 3)]
+
+
 def test_tries_used_up_end_in_failure(app: Errands, runs: InlineRuns) -> None:
     @app.task(name="hopeless", retry=Retry(2))
     def hopeless() -> None:

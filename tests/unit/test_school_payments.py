@@ -56,7 +56,7 @@ async def school(database: Database, tmp_path: Path) -> AsyncIterator[School]:
 @pytest.fixture
 def till(school: School) -> Till:
     till = Till()
-    app.provide(Gateway, lambda: till, scope="process")  # type: ignore[type-abstract]
+    app.provide(Gateway, lambda: till, scope="process")
     return till
 
 

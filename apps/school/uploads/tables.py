@@ -21,5 +21,19 @@ class Upload(Base):
     filename: Mapped[str] = mapped_column(String(200))
     content_type: Mapped[str] = mapped_column(String(200))
     size: Mapped[int]
+    purpose: Mapped[str] = mapped_column(String(20))
     run_id: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[datetime]
+
+
+class Photo(Base):
+    """One form in which an uploaded photo is kept."""
+
+    __tablename__ = "photos"
+
+    upload_id: Mapped[int] = mapped_column(ForeignKey("uploads.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(20), primary_key=True)
+    key: Mapped[str] = mapped_column(String(200))
+    width: Mapped[int]
+    height: Mapped[int]
+    size: Mapped[int]

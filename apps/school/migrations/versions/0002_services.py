@@ -83,13 +83,23 @@ def upgrade() -> None:
         sa.Column("filename", sa.String(200), nullable=False),
         sa.Column("content_type", sa.String(200), nullable=False),
         sa.Column("size", sa.Integer, nullable=False),
+        sa.Column("purpose", sa.String(20), nullable=False),
         sa.Column("run_id", sa.String(64), nullable=False),
         sa.Column("created_at", _time, nullable=False),
         sa.UniqueConstraint("key"),
     )
     op.create_index(op.f("ix_uploads_user_id"), "uploads", ["user_id"])
+    op.create_table(
+        "photos",
+        sa.Column("upload_id", sa.Integer, sa.ForeignKey("uploads.id", ondelete="CASCADE"), primary_key=True),
+        sa.Column("name", sa.String(20), primary_key=True),
+        sa.Column("key", sa.String(200), nullable=False),
+        sa.Column("width", sa.Integer, nullable=False),
+        sa.Column("height", sa.Integer, nullable=False),
+        sa.Column("size", sa.Integer, nullable=False),
+    )
 
 
 def downgrade() -> None:
-    for table in ("uploads", "user_stats", "profiles", "order_items", "orders", "payments"):
+    for table in ("photos", "uploads", "user_stats", "profiles", "order_items", "orders", "payments"):
         op.drop_table(table)

@@ -13,9 +13,15 @@ from errands.kits.storage.provider import Storage
 
 
 def files_router(
-    storage: Storage, signer: LinkSigner, *, signed_in: Callable[[Request], str | None] | None = None
+    storage: Storage | Callable[[], Storage],
+    signer: LinkSigner | Callable[[], LinkSigner],
+    *,
+    signed_in: Callable[[Request], str | None] | None = None,
 ) -> APIRouter:
     """`GET` and `HEAD` of `/files/<key>?…`: sends the file to whoever holds a good link.
+
+    `storage`, `signer`: as they are, or what gives them at each request (`lambda:
+    app.resources.instance(Storage)`, where the app is not set up yet when the routes are made).
 
     403: the link was not made by us or was changed; 410: its time is over; 404: the file is gone.
 
@@ -26,8 +32,9 @@ def files_router(
 
     @router.api_route("/files/{key:path}", methods=["GET", "HEAD"], include_in_schema=False)
     async def download(key: str, request: Request) -> Response:
+        files: Storage = storage() if callable(storage) else storage
         try:
-            link = signer.check(key, request.query_params)
+            link = (signer() if callable(signer) else signer).check(key, request.query_params)
         except LinkForged as error:
             raise HTTPException(403, str(error)) from None
         except LinkExpired as error:
@@ -35,8 +42,8 @@ def files_router(
         if link.owner is not None and signed_in is not None and signed_in(request) != link.owner:
             raise HTTPException(403, "this link is for somebody else; sign in as the one it was made for")
         try:
-            file = await storage.info(link.key)
-            chunks = storage.stream(link.key)
+            file = await files.info(link.key)
+            chunks = files.stream(link.key)
             # Read ahead of the headers: a file that can't be opened is still a 404.
             first = b"" if request.method == "HEAD" else await anext(chunks, b"")
         except StorageError:
