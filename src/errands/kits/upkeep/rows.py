@@ -12,6 +12,7 @@ from sqlalchemy import (
     Connection,
     Date,
     DateTime,
+    Select,
     Table,
     UniqueConstraint,
     delete,
@@ -30,7 +31,7 @@ from errands.store.types import UtcDateTime
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What one transaction did: rows it deleted, and the time of the newest of them."""
+    """What one transaction did: rows it deleted, and the time from which on the next one has to look."""
 
     deleted: int
     newest: Any
@@ -87,28 +88,39 @@ class OldRows:
 
         Rows that another run is deleting are left to it.
         """
-        archive = self._upkeep.archive
-        wanted = self.table.columns if archive is not None else [*self._key, self.column]
-        query = (
-            select(*wanted)
-            .where(*self._old(before), *([] if since is None else [self.column >= since]))
-            .order_by(self.column, *self._key)
-            .limit(self._upkeep.chunk)
-            .with_for_update(skip_locked=True)
-        )
+        wanted = self._chunk(before, since)
+        if self._upkeep.archive is None:
+            # No row comes here: the server deletes what it finds, and tells how far that went.
+            times = wanted.with_only_columns(self.column).subquery()
+            newest = await connection.scalar(select(func.max(times.c[self.column.name])))
+            keys = wanted.with_only_columns(*self._key).with_for_update(skip_locked=True)
+            return Chunk(await self._delete(connection, keys), newest)
+        query = wanted.with_for_update(skip_locked=True)
         rows = (await connection.execute(query)).mappings().all()
         if not rows:
             return Chunk(0, since)
-        if archive is not None:
-            waits = archive([dict(row) for row in rows])
-            if inspect.isawaitable(waits):
-                await waits
+        waits = self._upkeep.archive([dict(row) for row in rows])
+        if inspect.isawaitable(waits):
+            await waits
+        keys_of = [tuple(row[column] for column in self._key) for row in rows]
+        return Chunk(await self._delete(connection, keys_of), rows[-1][self.column])
+
+    def _chunk(self, before: Any, since: Any) -> Select[Any]:
+        return (
+            select(*self.table.columns)
+            .where(*self._old(before), *([] if since is None else [self.column >= since]))
+            .order_by(self.column, *self._key)
+            .limit(self._upkeep.chunk)
+        )
+
+    async def _delete(self, connection: AsyncConnection, keys: Select[Any] | list[tuple[Any, ...]]) -> int:
+        many: Any = keys
         if len(self._key) == 1:
-            mine = self._key[0].in_([row[self._key[0]] for row in rows])
+            many = keys if isinstance(keys, Select) else [key for (key,) in keys]
+            mine = self._key[0].in_(many)
         else:
-            mine = tuple_(*self._key).in_([tuple(row[column] for column in self._key) for row in rows])
-        done = await connection.execute(delete(self.table).where(mine))
-        return Chunk(done.rowcount, rows[-1][self.column])
+            mine = tuple_(*self._key).in_(many)
+        return (await connection.execute(delete(self.table).where(mine))).rowcount
 
     def _old(self, before: Any) -> list[Any]:
         where = self._upkeep.where

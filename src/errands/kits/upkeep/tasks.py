@@ -47,8 +47,8 @@ def _of_rows(upkeep: Upkeep, rows: OldRows, database: Callable[[], Database]) ->
         """Deletes a chunk, and tells how many rows and chunks that makes with those of attempts before."""
         since: Any = None
         while True:
-            began = time.perf_counter()
             async with database().async_writing() as connection:
+                began = time.perf_counter()  # it holds, from now on, what others wait for
                 chunk = await rows.delete(connection, before, since)
             if not chunk.deleted:
                 return
