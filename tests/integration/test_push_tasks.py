@@ -12,6 +12,7 @@ from errands import (
     Errands,
     InvalidArguments,
     Keyring,
+    Retry,
     Run,
     Settings,
     Snooze,
@@ -45,13 +46,17 @@ class Users:
 
 
 class Phone(push.FakePush):
-    """Notes when each message came as well."""
+    """Notes when each message came as well; those of some users are `away` for some attempts."""
 
     def __init__(self, kind):
         super().__init__(kind)
         self.times = []
+        self.away = {}
 
     async def send(self, device, message):
+        if self.away.get(device.user_id, 0):
+            self.away[device.user_id] -= 1
+            raise PushFailed("503")
         await super().send(device, message)
         self.times.append(clock.now())
 
@@ -227,6 +232,33 @@ def test_only_what_failed_is_tried_again(rig):
     assert len(devices) == 2
 
 
+@pytest.mark.parametrize("second", [DeviceGone("410"), PushRefused("400")])
+def test_a_device_that_was_reached_is_not_told_again_whatever_becomes_of_the_others(rig, second):
+    rig.add_phones(1, 2)
+    store = rig.instance(push.DeviceStore)
+    rig.do(lambda: store.add_web_push(1, subscription()))
+    rig.browser.fail_with(PushFailed("503"))
+    rig.browser.fail_with(second)
+    rig.phone.away["2"] = 2  # keeps the run going
+    run = rig.send("send_push_notifications", [1, 2], "Hello", "there")
+    assert run.get()["pushed"] == 2
+    assert sorted(rig.told) == ["1", "2"]
+    assert rig.browser.sent == []
+
+
+def test_a_device_that_is_signed_out_between_two_attempts_is_waited_for_no_more(rig):
+    (device,) = rig.add_phones(1)
+    store = rig.instance(push.DeviceStore)
+    task, notifier = rig.app.tasks["send_push_notifications"], rig.instance(push.Notifier)
+    run = Run(rig.app.new_id(), task.name)
+    rig.phone.fail_with(PushFailed("503"))
+    with pytest.raises(PushFailed):
+        rig.do(lambda: task([1], "Hello", "there", run=run, notifier=notifier))
+    rig.do(lambda: store.remove(1, device.id))
+    assert rig.do(lambda: task([1], "Hello", "there", run=run, notifier=notifier))["pushed"] == 0
+    assert rig.pushes() == {"1": "gone"}
+
+
 def test_a_service_that_asks_for_peace_gets_it(rig):
     rig.add_phones(*range(60))
     rig.phone.fail_with(PushFailed("QUOTA_EXCEEDED", retry_after=60, pause=True))
@@ -239,15 +271,20 @@ def test_a_service_that_asks_for_peace_gets_it(rig):
     assert sorted(map(int, rig.told)) == list(range(60))
 
 
-def test_tries_end_and_what_is_left_has_failed(rig):
-    rig.add_phones(1)
-    rig.phone.fail_with(PushFailed("503"), times=50)
-    run = rig.send("send_push_notification", 1, "Hello", "there")
-    with pytest.raises(PushRefused, match="503"):
+def test_tries_end_and_a_person_may_try_again(rig):
+    rig.add_phones(1, 2)
+    rig.phone.fail_with(PushFailed("503"), times=14)
+    run = rig.send("send_push_notifications", [1, 2], "Hello", "there")
+    with pytest.raises(PushFailed, match="2 of 2 users are not reached yet: 503"):
         run.get()
-    assert rig.app.live.get(run.id).attempt == 7
-    assert rig.pushes() == {"1": "failed"}
+    record = rig.app.live.get(run.id)
+    assert (record.attempt, record.state) == (7, State.FAILED)
+    assert rig.pushes() == {"1": "waiting", "2": "waiting"}
     assert rig.titles(1) == ["Hello"]
+    task, notifier = rig.app.tasks["send_push_notifications"], rig.instance(push.Notifier)
+    by_hand = Run(run.id, task.name)
+    counts = rig.do(lambda: task([1, 2], "Hello", "there", run=by_hand, notifier=notifier))
+    assert counts["pushed"] == len(rig.told) == 2
 
 
 def test_of_many_some_may_fail(rig):
@@ -307,7 +344,7 @@ def test_what_a_dead_worker_had_begun_is_unknown(rig):
     async def dying():
         delivery = notifier._delivery
         before, delivery._pushers["fcm"] = delivery._pushers["fcm"], Stuck("fcm")
-        settle, delivery._settle = delivery._settle, lambda pushes, last: asyncio.sleep(0)  # as a KILL does
+        settle, delivery._settle = delivery._settle, lambda pushes: asyncio.sleep(0)  # as a KILL does
         coroutine = task([1, 2], "Hello", "there", run=Run(run_id, task.name), notifier=notifier)
         attempt = asyncio.create_task(coroutine)
         await entered.wait()
@@ -399,6 +436,22 @@ def test_what_failed_at_night_is_not_lost_over_the_wait(quiet):
         quiet.phone.fail_with(PushFailed("503", retry_after=120))
         assert quiet.send("send_push_notification", 1, "Hello", "there").get()["pushed"] == 1
         assert clock.now() == datetime(2026, 1, 11, 6, tzinfo=UTC)
+
+
+def test_what_is_held_back_is_not_lost_with_what_failed(tmp_path):
+    """The last attempt waits for the morning, and only then says that somebody was not reached."""
+    own = {"2": QuietHours("10:00-23:00", "UTC")}
+
+    async def quiet_hours_of(users):
+        return {user: own[user] for user in users if user in own}
+
+    with clock.use(FakeClock(NOON)):
+        rig = Rig(tmp_path, quiet_hours_of=quiet_hours_of, retry=Retry(1, first=60))
+        rig.add_phones(1, 2)
+        rig.phone.fail_with(PushFailed("503"), times=2)
+        run = rig.send("send_push_notifications", [1, 2], "Hello", "there")
+        assert run.get()["pushed"] == 2  # by then the service is back
+        assert clock.now() == datetime(2026, 1, 10, 23, tzinfo=UTC)
 
 
 # -- broadcast

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol
 
-from sqlalchemy import ColumnElement, String, collate, select
+from sqlalchemy import ColumnElement, String, Uuid, collate, select
 
 from errands import ConfigurationError, Database
 
@@ -32,7 +33,7 @@ class SqlAudience:
 
     Args:
         database: where they are.
-        id: the column of their ids, which an index must lead.
+        id: the column of their ids (numbers, texts or UUIDs), which an index must lead.
         role: the column of their roles, or a function that makes a condition of a role.
         where: a further condition, such as `users.c.active`.
         chunk: users in one chunk, and in one run.
@@ -70,14 +71,17 @@ class SqlAudience:
             query = query.where(self._where)
         if role is not None:
             query = query.where(self._has(role))
+        last: Any = after
+        if isinstance(after, str) and isinstance(order.type, Uuid) and order.type.as_uuid:
+            last = uuid.UUID(after)
         while True:
-            page = query if after is None else query.where(order > after)
+            page = query if last is None else query.where(order > last)
             async with self._database.async_reading() as connection:
-                found = list((await connection.scalars(page)).all())
+                found = (await connection.scalars(page)).all()
             if not found:
                 return
-            yield found
-            after = found[-1]
+            yield [str(user) if isinstance(user, uuid.UUID) else user for user in found]
+            last = found[-1]
 
     def _has(self, role: str) -> ColumnElement[bool]:
         if self._role is None:

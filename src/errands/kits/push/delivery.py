@@ -33,13 +33,14 @@ _LONGEST_ERROR = 1000
 
 
 class Push(StrEnum):
-    """How far a user's push is."""
+    """How far a user's push is. Of what became of several devices, the first of the last four is told."""
 
     BEGUN = "begun"  # claimed by an attempt; if that one has ended, nobody knows
     WAITING = "waiting"  # for another attempt
     PUSHED = "pushed"  # to one device at least
-    FAILED = "failed"
     UNKNOWN = "unknown"
+    FAILED = "failed"
+    GONE = "gone"  # all devices that there were
 
 
 @dataclass(slots=True)
@@ -60,12 +61,21 @@ class Tally:
             self.paused.add(service)
 
 
+@dataclass(frozen=True, slots=True)
+class Open:
+    """One user's push that is yet to be done: to which devices, and what became of the others before."""
+
+    devices: Sequence[Device]
+    before: Push | None = None
+
+
 @dataclass(slots=True)
 class _Push:
     """One user's push, while it is under way. A device is in one of the lists once it is known what became of
     it."""
 
     notification: str
+    before: Push | None
     left: list[Device]  # not begun, or to be tried again
     begun: int = 0
     reached: list[Device] = field(default_factory=list)
@@ -73,23 +83,25 @@ class _Push:
     refused: int = 0
     errors: list[str] = field(default_factory=list)
 
-    def state(self, *, last: bool) -> Push | None:
-        """What is kept of it."""
-        if self.left and not last:
-            return Push.WAITING
-        if self.reached:
+    @property
+    def so_far(self) -> Push:
+        """What became of the devices that are not left."""
+        if self.reached or self.before is Push.PUSHED:
             return Push.PUSHED
-        if self.begun > len(self.gone) + self.refused:
+        if self.begun > len(self.gone) + self.refused or self.before is Push.UNKNOWN:
             return Push.UNKNOWN
-        # Where all devices are gone, it is as if there had been none.
-        return Push.FAILED if self.left or self.refused else None
+        return Push.FAILED if self.refused or self.before is Push.FAILED else Push.GONE
 
-    def row(self, *, last: bool) -> dict[str, Any]:
+    @property
+    def state(self) -> Push:
+        """What is kept of it."""
+        return Push.WAITING if self.left else self.so_far
+
+    def row(self) -> dict[str, Any]:
         """The columns, for `_SETTLE`."""
-        state = self.state(last=last)
-        left = [device.id for device in self.left] if state is Push.WAITING else None
+        left = {"devices": [device.id for device in self.left], "before": self.so_far} if self.left else None
         error = "; ".join(dict.fromkeys(self.errors))[:_LONGEST_ERROR] or None
-        return {"of": self.notification, "push": state, "push_left": left, "push_error": error}
+        return {"of": self.notification, "push": self.state, "push_left": left, "push_error": error}
 
 
 class Delivery:
@@ -108,51 +120,53 @@ class Delivery:
         self._devices = devices
         self._pushers = {pusher.kind: pusher for pusher in pushers}
 
-    async def open(self, ids: Mapping[str, str]) -> dict[str, list[Device]]:
-        """Of up to a thousand users (with the ids of their notifications) those who have devices that are yet
-        to be told, and which."""
+    async def open(self, ids: Mapping[str, str]) -> dict[str, Open]:
+        """Of up to a thousand users (with the ids of their notifications) those whose pushes are yet to be
+        done."""
         if not self._pushers:
             return {}
         owned = await self._devices.of_many(list(ids))
         query = select(notifications.c.user_id, notifications.c.push_left).where(
-            notifications.c.id.in_([ids[user] for user in owned]), _is_open()
+            notifications.c.id.in_(list(ids.values())), _is_open()
         )
         async with self._database().async_reading() as connection:
             rows = (await connection.execute(query)).all()
-        found = {
-            user: [
-                device
-                for device in owned[user]
-                if device.kind in self._pushers and (left is None or device.id in left)
-            ]
-            for user, left in rows
-        }
-        return {user: devices for user, devices in found.items() if devices}
+        found: dict[str, Open] = {}
+        for user, left in rows:
+            devices = [device for device in owned.get(user, ()) if device.kind in self._pushers]
+            if left is not None:  # some were dealt with; of the others, some may be gone by now
+                devices = [device for device in devices if device.id in left["devices"]]
+                found[user] = Open(devices, Push(left["before"]))
+            elif devices:
+                found[user] = Open(devices)
+        return found
 
     async def send(
-        self, notice: Notice, ids: Mapping[str, str], devices: Mapping[str, Sequence[Device]], *, last: bool,
-        tally: Tally,
-    ) -> None:  # fmt: skip
+        self, notice: Notice, ids: Mapping[str, str], users: Mapping[str, Open], tally: Tally
+    ) -> None:
         """Make one attempt for each of these users.
 
         Args:
             notice: what is told.
             ids: of the users' notifications.
-            devices: as `open` told.
-            last: no attempt follows; what fails now has failed.
+            users: as `open` told.
             tally: what is left over is added to it.
         """
-        users = list(devices)
-        for start in range(0, len(users), SLICE):
-            chunk = users[start : start + SLICE]
+        names = list(users)
+        for start in range(0, len(names), SLICE):
+            chunk = names[start : start + SLICE]
             claimed = await self._write(_claim, [ids[user] for user in chunk])
-            pushes = [_Push(ids[user], list(devices[user])) for user in chunk if ids[user] in claimed]
+            pushes = [
+                _Push(ids[user], users[user].before, list(users[user].devices))
+                for user in chunk
+                if ids[user] in claimed
+            ]
             try:
                 await self._send(notice, pushes, tally)
             finally:
                 # Also where a time limit ends the attempt: what was sent is not to be sent again.
-                await asyncio.shield(self._settle(pushes, last=last))
-            tally.waiting += sum(push.state(last=last) is Push.WAITING for push in pushes)
+                await asyncio.shield(self._settle(pushes))
+            tally.waiting += sum(push.state is Push.WAITING for push in pushes)
 
     async def counts(self, ids: Sequence[str]) -> tuple[Counter[str], str | None]:
         """What became of the pushes of up to a thousand notifications; and of one that failed, why."""
@@ -218,10 +232,10 @@ class Delivery:
         else:
             push.reached.append(device)
 
-    async def _settle(self, pushes: Sequence[_Push], *, last: bool) -> None:
+    async def _settle(self, pushes: Sequence[_Push]) -> None:
         if not pushes:
             return
-        await self._write(_put, [push.row(last=last) for push in pushes])
+        await self._write(_put, [push.row() for push in pushes])
         await self._devices.note(
             [device for push in pushes for device in push.reached],
             [device for push in pushes for device in push.gone],

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from errands import Run, Snooze
 from errands.core import clock
 from errands.kits.push.audience import UserId
 from errands.kits.push.boxes import CHUNK
-from errands.kits.push.delivery import Delivery, Push, Tally
-from errands.kits.push.devices import Device, DeviceStore
+from errands.kits.push.delivery import Delivery, Open, Push, Tally
+from errands.kits.push.devices import DeviceStore
 from errands.kits.push.errors import PushFailed, PushRefused
 from errands.kits.push.feed import Feed
 from errands.kits.push.notice import Notice
@@ -86,13 +85,13 @@ class Notifier:
             source: what the notice is about, once for each user; by default the run. Runs that share a source
                 do not tell a user twice.
             push: to their devices as well; else only into their boxes.
-            last: no attempt of the run follows a failure.
+            last: no attempt of the run follows a failure: what is held back is waited for first.
 
         Returns:
             notified, skipped, pushed, failed, unknown: see `Outcome`.
 
         Raises:
-            PushFailed: some pushes wait for another attempt.
+            PushFailed: some pushes wait for another attempt: the run's next one, or a person's.
             Snooze: some are held back by quiet hours. The run comes again when the first of these are over.
             PushRefused: not one was reached of those who have devices.
         """
@@ -100,10 +99,10 @@ class Notifier:
         outcome = Outcome()
         for chunk in _chunks(wanted, CHUNK):
             run.check()
-            await self.tell(chunk, notice, source or run.id, push=push, last=last, outcome=outcome)
+            await self.tell(chunk, notice, source or run.id, push=push, outcome=outcome)
             run.progress(outcome.notified + outcome.skipped, len(wanted))
         left = outcome.tally
-        if left.waiting:
+        if left.waiting and not (last and outcome.held_until):
             raise PushFailed(
                 f"{left.waiting} of {len(wanted)} users are not reached yet: {left.error}",
                 retry_after=left.retry_after,
@@ -116,7 +115,7 @@ class Notifier:
         return outcome.counts()
 
     async def tell(
-        self, users: Sequence[str], notice: Notice, source: str, *, push: bool = True, last: bool = True,
+        self, users: Sequence[str], notice: Notice, source: str, *, push: bool = True,
         outcome: Outcome | None = None,
     ) -> Outcome:  # fmt: skip
         """Tell up to a thousand users, outside of a run or within one. What waits or is held back is for the
@@ -124,7 +123,7 @@ class Notifier:
 
         Args:
             users: ids, each once.
-            notice, source, push, last: as `send`.
+            notice, source, push: as `send`.
             outcome: is added to; by default a new one.
         """
         outcome = outcome or Outcome()
@@ -134,7 +133,7 @@ class Notifier:
         # Also of those that were there before: an attempt that died may not have said so.
         await self.feed.tell(list(added.ids))
         if push:
-            await self._push(notice, dict(added.ids), last, outcome)
+            await self._push(notice, dict(added.ids), outcome)
         return outcome
 
     @property
@@ -146,31 +145,29 @@ class Notifier:
         """Give the pushers' connections back."""
         await self._delivery.aclose()
 
-    async def _push(self, notice: Notice, ids: dict[str, str], last: bool, outcome: Outcome) -> None:
-        devices = await self._delivery.open(ids)
+    async def _push(self, notice: Notice, ids: dict[str, str], outcome: Outcome) -> None:
+        users = await self._delivery.open(ids)
         if not notice.urgent:
-            devices = await self._undisturbed(devices, outcome)
-        await self._delivery.send(notice, ids, devices, last=last, tally=outcome.tally)
+            users = await self._undisturbed(users, outcome)
+        await self._delivery.send(notice, ids, users, outcome.tally)
         counts, why_failed = await self._delivery.counts(list(ids.values()))
         outcome.pushed += counts[Push.PUSHED]
         outcome.failed += counts[Push.FAILED]
         outcome.unknown += counts[Push.UNKNOWN] + counts[Push.BEGUN]
         outcome.why_failed = why_failed or outcome.why_failed
 
-    async def _undisturbed(
-        self, devices: dict[str, list[Device]], outcome: Outcome
-    ) -> dict[str, list[Device]]:
+    async def _undisturbed(self, users: dict[str, Open], outcome: Outcome) -> dict[str, Open]:
         """Those who may be disturbed now. The others are noted in the outcome."""
-        if self._quiet is None and self._quiet_of is None:
-            return devices
-        own = await self._quiet_of(list(devices)) if self._quiet_of is not None and devices else {}
+        if not users or (self._quiet is None and self._quiet_of is None):
+            return users
+        own = await self._quiet_of(list(users)) if self._quiet_of is not None else {}
         now = clock.now()
-        free: dict[str, list[Device]] = {}
-        for user, theirs in devices.items():
-            hours: Any = own.get(user, self._quiet)
+        free: dict[str, Open] = {}
+        for user, push in users.items():
+            hours = own.get(user, self._quiet)
             until = hours.end(now) if hours is not None else None
             if until is None:
-                free[user] = theirs
+                free[user] = push
                 continue
             outcome.held += 1
             outcome.held_until = min(until, outcome.held_until or until)

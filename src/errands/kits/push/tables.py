@@ -22,7 +22,7 @@ notifications = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("read_at", UtcDateTime),
     Column("push", Text),  # see `delivery.Push`; NULL: nothing was sent to a device
-    Column("push_left", Json),  # ids of the devices that the next attempt tries; NULL: all
+    Column("push_left", Json),  # {"devices", "before"}: what the next attempt tries; NULL: all devices
     Column("push_error", PlainText),
     UniqueConstraint("user_id", "number", name="errands_notifications_number"),
 )
