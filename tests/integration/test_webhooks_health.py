@@ -180,6 +180,22 @@ async def test_a_receiver_that_is_gone_is_disabled_at_once_and_told_of(app, stor
     assert notices == [(endpoint.id, URL, "the receiver answered 410 Gone")]
 
 
+async def test_an_address_that_leads_inward_by_now_is_not_tried_again_and_counts_as_a_failure(
+    make, sender, database
+):
+    app = make(schedule=Retry(3))
+    store = app.resources.instance(webhooks.WebhookStore)
+    endpoint, _ = await store.add(URL)
+    sender.answer_with(webhooks.AddressRefused("one.example stands for 10.0.0.1, which is not public"))
+    result = await dispatch(app)
+    assert isinstance(result.result, webhooks.AddressRefused)
+    [delivery] = await store.deliveries(endpoint.id)
+    assert (delivery.status_code, delivery.next_try_at) == (None, None)
+    assert "10.0.0.1" in delivery.error
+    assert (await store.get(endpoint.id)).failing_since == delivery.at
+    await database.adispose()
+
+
 async def test_who_disables_by_hand_needs_no_notice(store, notices):
     endpoint, _ = await store.add(URL)
     await store.disable(endpoint.id, "they asked for it")

@@ -16,6 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from errands import Keyring, Run
 from errands.core import clock
+from errands.fetching import FetchFailed
 from errands.kits.webhooks import (
     AddressRefused,
     Guard,
@@ -119,6 +120,14 @@ async def test_an_inner_address_that_is_not_exempt_gets_no_connection():
         for url in ("https://", "nonsense", "https://example.com:x/"):
             with pytest.raises(AddressRefused):
                 await HttpSender(Guard()).send(url, b"{}", {})
+
+
+async def test_a_name_that_cannot_be_found_now_is_a_failure_that_may_pass():
+    async def nowhere(host):
+        raise FetchFailed(f"{host} cannot be found")
+
+    with pytest.raises(WebhookFailed, match=r"nowhere\.example cannot be found"):
+        await HttpSender(Guard(resolver=nowhere)).send("https://nowhere.example/", b"{}", {})
 
 
 async def test_a_redirect_is_an_answer_and_not_a_way():

@@ -173,6 +173,16 @@ async def test_what_waits_for_a_disabled_endpoint_is_given_up_and_can_be_replaye
     assert sender.sent[1].headers["webhook-id"] == last.message_id
 
 
+async def test_a_line_that_nobody_is_at_is_woken(
+    app: Errands, store: webhooks.WebhookStore, sender: webhooks.FakeSender
+) -> None:
+    endpoint, _ = await store.add(URL, ordered=True)
+    await store.add("https://two.example/", ordered=True)
+    await fill(store, endpoint, 3)
+    await app.tasks["prune_webhook_deliveries"].adelay()
+    assert numbers(sender) == [0, 1, 2]
+
+
 async def test_the_line_goes_with_its_endpoint(
     app: Errands, store: webhooks.WebhookStore, sender: webhooks.FakeSender
 ) -> None:

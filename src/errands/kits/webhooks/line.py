@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -55,6 +56,11 @@ class Line:
         async with self._database.async_reading() as connection:
             row = (await connection.execute(query)).mappings().one_or_none()
         return None if row is None else Waiting(**row)
+
+    async def endpoints(self) -> Sequence[str]:
+        """The ids of the endpoints where something waits."""
+        async with self._database.async_reading() as connection:
+            return (await connection.scalars(select(line.c.endpoint_id).distinct())).all()
 
     async def put_off(self, waiting: Waiting, *, until: datetime, run_id: str) -> None:
         """An attempt of this run failed; the next one comes `until` then."""

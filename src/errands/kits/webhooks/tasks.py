@@ -114,6 +114,9 @@ def register(app: Errands, options: Options) -> None:
     async def prune_webhook_deliveries(
         days: Annotated[int, Field(ge=1)] = 30, *, store: WebhookStore
     ) -> dict[str, int]:
+        # A line whose run was lost with all that the broker had would stand until the next event.
+        for endpoint_id in await store.line.endpoints():
+            await deliver_webhooks_in_order.aapply_async((endpoint_id,))
         return {"deleted": await store.prune(clock.now() - timedelta(days=days))}
 
 
