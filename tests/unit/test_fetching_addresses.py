@@ -1,11 +1,15 @@
 """Which addresses may be called."""
 
 import socket
+from ipaddress import ip_address, ip_network
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from errands.core.errors import Discard
-from errands.fetching import AddressRefused, FetchFailed, Guard, SystemResolver
+from errands.fetching import AddressRefused, FetchFailed, Guard, SystemResolver, is_public
+from errands.fetching.addresses import literal
 
 HOSTILE = [
     # loopback, this host
@@ -196,3 +200,54 @@ async def test_the_systems_own_name_service(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     with pytest.raises(FetchFailed, match=r"nowhere\.example cannot be found: .*not known"):
         await SystemResolver()("nowhere.example")
+
+
+# -- however it is written
+
+_INNER = [
+    "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
+    "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4",
+]  # fmt: skip
+
+
+@st.composite
+def spellings(draw, networks):
+    """An IPv4 address of one of the networks, in one of the ways in which it can be written."""
+    network = ip_network(draw(st.sampled_from(networks)))
+    value = int(network.network_address) + draw(st.integers(0, network.num_addresses - 1))
+    count = draw(st.integers(1, 4))
+    numbers = [(value >> 8 * (3 - place)) & 255 for place in range(count - 1)]
+    numbers.append(value & (256 ** (5 - count) - 1))
+    form = st.sampled_from(["{}", "0x{:x}", "0X{:X}", "0{:o}", "0x000{:x}", "000{:o}"])
+    return ip_address(value), ".".join(draw(form).format(number) for number in numbers)
+
+
+@given(spellings(_INNER))
+def test_an_inner_address_is_refused_however_it_is_written(spelling):
+    with pytest.raises(AddressRefused):
+        Guard(allow_http=True).parse(f"http://{spelling[1]}/")
+
+
+@given(spellings(["8.8.0.0/16", "93.184.0.0/16", "1.1.1.0/24"]))
+def test_a_public_address_is_called_as_what_it_is_however_it_is_written(spelling):
+    address, text = spelling
+    assert literal(text.lower()) == address
+    try:
+        target = Guard().parse(f"https://{text}/")
+    except AddressRefused:  # four numbers, of which one begins with a zero: read in two ways, so in none
+        assert len(text.split(".")) == 4
+    else:
+        assert (target.host, target.addresses) == (str(address), (address,))
+
+
+@given(st.text(max_size=40))
+def test_nothing_but_an_address_or_a_refusal_comes_of_any_text(text):
+    for url in (text, f"https://{text}", f"https://{text}/", f"https://example.com/{text}"):
+        try:
+            target = Guard().parse(url)
+        except AddressRefused:
+            continue
+        assert target.url.scheme == "https"
+        assert not target.url.userinfo
+        assert all(is_public(address) for address in target.addresses)
+        assert Guard().parse(str(target.url)).url == target.url
