@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -125,6 +125,36 @@ class Settings(BaseSettings):
         None, validation_alias=_env("ERRANDS_FIREBASE_FUNCTIONS_URL", "FIREBASE_FUNCTIONS_URL")
     )
 
+    # Messaging
+    messaging_provider: Literal["console", "whatsapp", "twilio"] = Field(
+        "console", validation_alias=_env("ERRANDS_MESSAGING_PROVIDER", "MESSAGING_PROVIDER")
+    )
+    messaging_limit: str = Field(
+        "100/m",
+        validation_alias=_env("ERRANDS_MESSAGING_LIMIT", "MESSAGING_LIMIT"),
+        description="messages in a time, over all workers; empty: no limit",
+    )
+    phone_region: str = Field("", validation_alias=_env("ERRANDS_PHONE_REGION", "PHONE_REGION"))
+    whatsapp_token: SecretStr | None = Field(
+        None, validation_alias=_env("ERRANDS_WHATSAPP_TOKEN", "WHATSAPP_TOKEN")
+    )
+    whatsapp_phone_number_id: str | None = Field(
+        None, validation_alias=_env("ERRANDS_WHATSAPP_PHONE_NUMBER_ID", "WHATSAPP_PHONE_NUMBER_ID")
+    )
+    whatsapp_url: str = Field(
+        "https://graph.facebook.com/v23.0", validation_alias=_env("ERRANDS_WHATSAPP_URL", "WHATSAPP_URL")
+    )
+    twilio_account_sid: str | None = Field(
+        None, validation_alias=_env("ERRANDS_TWILIO_ACCOUNT_SID", "TWILIO_ACCOUNT_SID")
+    )
+    twilio_auth_token: SecretStr | None = Field(
+        None, validation_alias=_env("ERRANDS_TWILIO_AUTH_TOKEN", "TWILIO_AUTH_TOKEN")
+    )
+    twilio_from: str | None = Field(None, validation_alias=_env("ERRANDS_TWILIO_FROM", "TWILIO_FROM"))
+    twilio_url: str = Field(
+        "https://api.twilio.com", validation_alias=_env("ERRANDS_TWILIO_URL", "TWILIO_URL")
+    )
+
     # Webhooks
     webhook_url: str | None = Field(None, validation_alias=_env("ERRANDS_WEBHOOK_URL", "WEBHOOK_URL"))
     webhook_secret: SecretStr | None = Field(
@@ -135,6 +165,11 @@ class Settings(BaseSettings):
 
     # Fetching: the same for addresses that users give to be fetched
     fetch_allow: str = ""
+
+    # OCR
+    ocr_engine: Literal["tesserocr", "tesseract"] = "tesserocr"
+    ocr_languages: str = Field("eng", description="Tesseract's codes, joined by +")
+    ocr_tessdata: Path | None = Field(None, description="a folder with language data")
 
     # Storage: a bucket, and pictures at Cloudinary
     s3_endpoint: str | None = Field(None, validation_alias=_env("ERRANDS_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3"))
