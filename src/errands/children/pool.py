@@ -29,6 +29,8 @@ class Children:
         limits: of each process.
         size: how many processes there are at the most, and so how many calls at a time; others wait for
             their turn. As many as there are processors by default.
+        prepare: a function (`module:function`, without arguments) that each process calls when it starts,
+            before it has limits and gives up what it may do: to load what is large, or needs more than that.
         raises: errors that a function may raise and the caller is to see as themselves, with their text.
             They are made anew from the text alone.
         environment: variables that the processes get. They do not get those of this process.
@@ -40,12 +42,14 @@ class Children:
         limits: Limits | None = None,
         *,
         size: int | None = None,
+        prepare: str | None = None,
         raises: tuple[type[Exception], ...] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self.limits = limits or Limits()
         self.size = size or os.cpu_count() or 1
+        self._prepare = prepare
         self._raises = {f"{each.__module__}.{each.__qualname__}": each for each in raises}
         self._environment = dict(environment or {})
         self._begin()
@@ -158,7 +162,7 @@ class Children:
                     break
                 child.close()
             else:
-                child = Child(self.name, self.limits, self._environment)
+                child = Child(self.name, self.limits, self._prepare, self._environment)
             self._busy.add(child)
             return child
 

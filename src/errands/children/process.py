@@ -46,7 +46,9 @@ class Answer(msgspec.Struct, array_like=True, frozen=True):
 class Child:
     """A running child process. Serves one caller at a time."""
 
-    def __init__(self, name: str, limits: Limits, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, limits: Limits, prepare: str | None, environment: Mapping[str, str]
+    ) -> None:
         self._name = name
         self._limits = limits
         self._calls = 0
@@ -63,6 +65,7 @@ class Child:
                 "path": [str(Path(entry).absolute()) for entry in sys.path],
                 "socket": theirs.fileno(),
                 "life": life,
+                "prepare": prepare,
                 "memory": limits.memory,
                 "cpu_seconds": limits.cpu_seconds,
                 "idle": limits.idle,

@@ -39,6 +39,8 @@ def main() -> int:
 
     parent = socket.socket(fileno=start["socket"])
     sandbox.die_with(start["life"])
+    if start["prepare"]:
+        _function(start["prepare"])()
     sandbox.limit_memory(start["memory"])
     sandbox.lock(programs=start["programs"])
     # Made while there is memory to make it.
