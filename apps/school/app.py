@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from errands import Errands, Queue
-from errands.kits import documents, images, mail, push, storage, webhooks
+from errands.kits import documents, images, mail, push, storage, tables, webhooks
 from school.cache import Cache, MemoryCache, ValkeyCache
 from school.database import ReadingSession, reading_session, writing_session
 from school.payments.gateway import Gateway, gateway
@@ -41,6 +41,8 @@ app = Errands(
         "school.orders.tasks",
         "school.profiles.tasks",
         "school.statistics.tasks",
+        "school.students.lists",
+        "school.students.reports",
         "school.uploads.tasks",
         "school.uploads.photos",
         "school.uploads.reports",
@@ -51,6 +53,7 @@ app.use(mail.kit(templates=Path(__file__).parent / "mail" / "templates"))
 app.use(documents.kit())
 app.use(images.kit())
 app.use(storage.kit(quota=QUOTA))
+app.use(tables.kit(lambda: app.resources.instance(storage.Storage)))  # type: ignore[type-abstract]
 app.use(push.kit())
 app.use(webhooks.kit())
 

@@ -135,6 +135,27 @@ def file_report_wanted(session: AsyncSession, upload_id: int, *, owner: int) -> 
     return _send(session, "start_file_report", upload_id, owner=owner)
 
 
+def export_wanted(session: AsyncSession, user_id: int, *, active_only: bool) -> str:
+    """The list of students."""
+    filters = {"is_active": True} if active_only else {}
+    return _send(session, "export_students_csv", filters, user_id, owner=user_id)
+
+
+def import_wanted(session: AsyncSession, user_id: int, key: str, *, run_id: str, dry_run: bool) -> None:
+    """A list of students that was stored under `key` is read, as the run `run_id`."""
+    _send(session, "import_students", key, user_id, dry_run, owner=user_id, run_id=run_id)
+
+
+def student_report_wanted(session: AsyncSession, student_id: int, *, asked_by: int) -> str:
+    """The report on one student."""
+    return _send(session, "generate_student_report", student_id, asked_by, owner=asked_by)
+
+
+def report_wanted(session: AsyncSession, *, asked_by: int) -> str:
+    """The report on all courses."""
+    return _send(session, "generate_report", asked_by, owner=asked_by)
+
+
 def _send(
     session: AsyncSession, task: str, *args: Any, owner: int | None = None, run_id: str | None = None
 ) -> str:

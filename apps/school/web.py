@@ -24,6 +24,8 @@ from school.people.endpoints import router as people
 from school.people.pages import router as people_pages
 from school.profiles.endpoints import router as profiles
 from school.statistics.endpoints import router as statistics
+from school.students.endpoints import MOST_BYTES as LONGEST_LIST
+from school.students.endpoints import router as students
 from school.uploads import kinds as uploading
 from school.uploads.endpoints import MOST_FILES
 from school.uploads.endpoints import router as uploads
@@ -53,12 +55,14 @@ api.add_middleware(
     limits.BodyLimit,
     larger={
         "/uploads": uploading.MOST_BYTES + limits.MOST_BYTES,
+        "/api/students/import": LONGEST_LIST + limits.MOST_BYTES,
         "/uploads/many": MOST_FILES * uploading.MOST_BYTES // 4,
     },
 )
 errors.install(api)
 for router in (
     people, people_pages, courses, enrollments, certificates, payments, orders, profiles, statistics,
+    students,
     uploads, webhooks,
 ):  # fmt: skip
     api.include_router(router)

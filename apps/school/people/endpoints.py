@@ -40,6 +40,10 @@ class ResetConfirmation(Input):
     password: Password
 
 
+class Activity(Input):
+    active: bool
+
+
 class RoleChange(Input):
     role: Role
 
@@ -64,7 +68,8 @@ async def login(body: SignIn, request: Request, reading: Reading, session: Writi
     if int(await cache().get(tries) or 0) >= _LOGIN_FAILURES:
         raise too_many(_LOGIN_WINDOW)
     user = await service.by_email(reading, body.email)
-    if not await passwords.matches(body.password, user.password_hash if user else None) or user is None:
+    right = await passwords.matches(body.password, user.password_hash if user else None)
+    if user is None or not right or not user.is_active:
         failures = await cache().count("login", who, _LOGIN_WINDOW)
         await cache().set(tries, str(failures), _LOGIN_WINDOW)
         raise HTTPException(401, "Wrong email or password.", {"WWW-Authenticate": "Bearer"})
@@ -106,6 +111,14 @@ async def password_reset_confirm(body: ResetConfirmation, reading: Reading, sess
         await service.reset_password(session, body.token, password_hash)
     except service.ResetRefused:
         raise refusal from None
+    return Response(status_code=204)
+
+
+@router.put("/users/{user_id}/active", status_code=204)
+async def set_active(user_id: Id, body: Activity, _: Admin, session: Writing) -> Response:
+    """Let somebody in, or no more."""
+    if not await service.set_active(session, user_id, active=body.active):
+        raise HTTPException(404, "There is no such user.")
     return Response(status_code=204)
 
 

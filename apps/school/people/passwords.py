@@ -13,6 +13,7 @@ from argon2.exceptions import VerificationError
 # much memory, for some 20 ms.
 _hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 _of_nobody: str | None = None
+NONE_YET = ""  # of whoever was entered by others, and sets a password by the link for a forgotten one
 
 
 def use(hasher: PasswordHasher) -> PasswordHasher:
@@ -33,20 +34,20 @@ async def hash_password(password: str) -> str:
 
 
 async def matches(password: str, password_hash: str | None) -> bool:
-    """Whether `password` is the one of `password_hash`. For None (nobody has this address) it takes as long
-    and is False, so that the time taken tells nothing."""
+    """Whether `password` is the one of `password_hash`. For None (nobody has this address) and `NONE_YET` it
+    takes as long and is False, so that the time taken tells nothing."""
     return await asyncio.to_thread(_matches, password, password_hash)
 
 
 def _matches(password: str, password_hash: str | None) -> bool:
     global _of_nobody
-    if password_hash is None and _of_nobody is None:
+    if not password_hash and _of_nobody is None:
         _of_nobody = hash_now(secrets.token_urlsafe())
     try:
         _hasher.verify(password_hash or _of_nobody or "", password)
     except VerificationError:
         return False
-    return password_hash is not None
+    return bool(password_hash)
 
 
 def new_token() -> str:

@@ -71,7 +71,7 @@ async def by_token(session: AsyncSession, token: str) -> tuple[User, bool] | Non
     query = (
         select(User, UserSession.expires_at)
         .join(UserSession, UserSession.user_id == User.id)
-        .where(UserSession.token_hash == token_hash(token), UserSession.expires_at > now)
+        .where(UserSession.token_hash == token_hash(token), UserSession.expires_at > now, User.is_active)
     )
     row = (await session.execute(query)).one_or_none()
     return None if row is None else (row[0], row[1] < now + SESSION_LIFE - _SLIDE)
@@ -89,6 +89,15 @@ async def prolong(session: AsyncSession, token: str) -> None:
 async def set_role(session: AsyncSession, user_id: int, role: Role) -> bool:
     """Give somebody a role; False if there is no such user."""
     return changed(await session.execute(update(User).where(User.id == user_id).values(role=role.value))) == 1
+
+
+async def set_active(session: AsyncSession, user_id: int, *, active: bool) -> bool:
+    """Let somebody in, or no more: then their sessions end. False if there is no such user."""
+    if not active:
+        await session.execute(delete(UserSession).where(UserSession.user_id == user_id))
+    return (
+        changed(await session.execute(update(User).where(User.id == user_id).values(is_active=active))) == 1
+    )
 
 
 async def new_reset(session: AsyncSession, user_id: int) -> str:

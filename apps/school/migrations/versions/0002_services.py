@@ -1,4 +1,4 @@
-"""Payments, orders, profiles, statistics, uploads.
+"""Payments, orders, profiles, statistics, uploads; whether a user is active.
 
 Revision ID: 0002
 Revises: 0001
@@ -21,6 +21,7 @@ def _user() -> sa.ForeignKey:
 
 
 def upgrade() -> None:
+    op.add_column("users", sa.Column("is_active", sa.Boolean, nullable=False, server_default=sa.true()))
     op.create_table(
         "payments",
         sa.Column("id", sa.Integer, primary_key=True),
@@ -103,3 +104,4 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in ("photos", "uploads", "user_stats", "profiles", "order_items", "orders", "payments"):
         op.drop_table(table)
+    op.drop_column("users", "is_active")

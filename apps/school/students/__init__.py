@@ -1,0 +1,1 @@
+"""Students as the school sees them: reports on them, lists of them in and out."""
