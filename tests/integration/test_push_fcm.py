@@ -91,7 +91,7 @@ async def test_an_account_that_is_not_let_in_is_a_failure_that_may_pass(fcm, ser
     ("answer", "error", "wait", "pause"),
     [
         (fcm_error(404, "NOT_FOUND", "Not found.", "UNREGISTERED"), DeviceGone, None, None),
-        (fcm_error(403, "PERMISSION_DENIED", "mismatch", "SENDER_ID_MISMATCH"), DeviceGone, None, None),
+        (fcm_error(403, "PERMISSION_DENIED", "mismatch", "SENDER_ID_MISMATCH"), PushRefused, None, None),
         # As Google's page on error codes shows it …
         (
             fcm_error(

@@ -177,6 +177,18 @@ async def test_the_key_that_browsers_subscribe_with(database: Database, valkey_u
         app.close()
 
 
+async def test_a_database_that_is_away_is_told_as_such(valkey_url: str) -> None:
+    away = Database("postgresql://nobody@127.0.0.1:1/none")
+    app = make_app(away, valkey_url)
+    transport = httpx.ASGITransport(make_api(app))
+    async with httpx.AsyncClient(transport=transport, base_url="http://school") as browser:
+        answer = await browser.get("/api/notifications", headers={"x-user": "7"})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert "127.0.0.1" not in answer.text
+    await app.database.adispose()
+    app.close()
+
+
 # -- live
 
 
@@ -348,6 +360,18 @@ async def test_listeners_go_on_after_valkey_was_away(database: Database, tmp_pat
                 assert await titles(events, 1) == [("after", "3")]
         await app.database.adispose()
         app.close()
+
+
+async def test_what_others_say_on_the_channel_does_no_harm(app: Errands) -> None:
+    channel = app.resources.instance(push.Feed).channel
+    with serving(make_api(app)) as base:
+        async with listening(base, 7) as events:
+            await first_count(events)
+            for nonsense in ("{", "7", '"7"', "null", '[["7"]]', "\xff"):
+                app.valkey.publish(channel, nonsense)
+            await tell(app, 7, title="one")
+            assert await titles(events, 1) == [("one", "1")]
+    await app.database.adispose()
 
 
 async def test_a_stream_ends_after_its_time(app: Errands) -> None:

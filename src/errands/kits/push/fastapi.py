@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import exc as sql_errors
 from starlette.types import Receive, Scope, Send
 
 from errands.core import clock
@@ -187,6 +187,10 @@ class _Route(APIRoute):
                 response = await handle(request)
             except tuple(_STATUS) as exc:
                 raise HTTPException(_STATUS[type(exc)], str(exc), headers=_NO_STORE) from exc
+            except (sql_errors.OperationalError, sql_errors.TimeoutError) as exc:
+                logger.warning("notifications: the database does not answer: %s", exc)
+                away = "not available at the moment: a server behind this one does not answer"
+                raise HTTPException(503, away, headers=_NO_STORE | {"Retry-After": "5"}) from exc
             response.headers.setdefault("Cache-Control", "no-store")
             return response
 
@@ -215,7 +219,7 @@ async def _encoded(listener: Listener, longest: float) -> AsyncIterator[bytes]:
             yield _event(told)
             if clock.timestamp() > ends:
                 return
-    except SQLAlchemyError as exc:  # the browser comes again, and gets what it missed
+    except sql_errors.SQLAlchemyError as exc:  # the browser comes again, and gets what it missed
         logger.warning("a stream of notifications ends: the database does not answer: %s", exc)
 
 

@@ -43,7 +43,7 @@ class FcmPush:
         if not project:
             raise ConfigurationError("FCM needs the id of a project: set ERRANDS_FCM_PROJECT")
         self._send_url = f"{url}/v1/projects/{project}/messages:send"
-        self._clients = Clients(lambda: httpx.AsyncClient(timeout=timeout, trust_env=False))
+        self._clients = Clients(lambda: httpx.AsyncClient(timeout=timeout))
 
     @classmethod
     def from_file(cls, path: Path, *, project: str | None = None) -> FcmPush:
@@ -116,15 +116,21 @@ def check(response: httpx.Response) -> None:
     (https://firebase.google.com/docs/reference/fcm/rest/v1/ErrorCode).
 
     Raises:
-        DeviceGone: UNREGISTERED; SENDER_ID_MISMATCH; INVALID_ARGUMENT about the token.
-        PushRefused: INVALID_ARGUMENT about anything else; THIRD_PARTY_AUTH_ERROR.
+        DeviceGone: UNREGISTERED; INVALID_ARGUMENT about the token.
+        PushRefused: INVALID_ARGUMENT about anything else; SENDER_ID_MISMATCH; THIRD_PARTY_AUTH_ERROR.
         PushFailed: QUOTA_EXCEEDED, UNAVAILABLE, INTERNAL; what the account must not do now.
     """
     if response.is_success:
         return
     code, text = _code(response), _told(response)
-    if code in ("UNREGISTERED", "SENDER_ID_MISMATCH") or (code == "INVALID_ARGUMENT" and _of_token(response)):
+    if code == "UNREGISTERED" or (code == "INVALID_ARGUMENT" and _of_token(response)):
         raise DeviceGone(f"fcm answered {text}: the device's token is removed")
+    if code == "SENDER_ID_MISMATCH":
+        # Of one token or, with another project's account in the settings, of all: so none is removed for it.
+        raise PushRefused(
+            f"fcm answered {text}: the app registered with another project than this service account's "
+            "(ERRANDS_FCM_CREDENTIALS, ERRANDS_FCM_PROJECT)"
+        )
     if code == "THIRD_PARTY_AUTH_ERROR":
         raise PushRefused(f"fcm answered {text}: look at the APNs or Web Push keys in the Firebase console")
     if response.status_code == 429 or response.status_code >= 500:

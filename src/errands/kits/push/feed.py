@@ -12,7 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import redis
@@ -207,7 +207,7 @@ class Hub:
                         if message is None:
                             continue
                         # Subscribed (again): what was said before was not heard.
-                        self.wake(json.loads(message["data"]) if message["type"] == "message" else None)
+                        self.wake(_named(message) if message["type"] == "message" else None)
             except (redis.RedisError, OSError) as exc:
                 if not failing:  # once, not every second
                     logger.warning("new notifications come late until Valkey is back: %s", exc)
@@ -230,3 +230,12 @@ class Hub:
                 for listener in tuple(self._listeners.get(user, ())):
                     if number > listener.position:
                         listener.wake()
+
+
+def _named(message: Any) -> list[str] | None:
+    """The users that a message names; None, which stands for all, if it was somebody else's."""
+    try:
+        users = json.loads(message["data"])
+    except ValueError:
+        return None
+    return [str(user) for user in users] if isinstance(users, list) else None

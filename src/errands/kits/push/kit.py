@@ -92,6 +92,8 @@ class PushKit:
             with app.database.writing() as connection:
                 return boxes.erase(connection, person) + devices.erase(connection, person)
 
+        erase_notifications.__qualname__ = "erase_notifications"  # what an erasure's answer calls it
+
 
 def kit(
     pushers: Callable[[], Sequence[Pusher]] | None = None,
