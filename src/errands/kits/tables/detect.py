@@ -46,7 +46,7 @@ def encoding_of(path: Path) -> str:
     at = _undecodable(path, "cp1252")
     if at is not None:
         raise FileRefused(
-            f"the text is neither UTF-8 nor UTF-16 nor Windows-1252 (byte {at:,}): save it as UTF-8"
+            f"the text is neither UTF-8 nor UTF-16 nor Windows-1252 (near byte {at:,}): save it as UTF-8"
         )
     return "cp1252"
 
@@ -60,7 +60,7 @@ def check_encoding(path: Path, encoding: str) -> None:
     except LookupError:
         raise FileRefused(f"there is no encoding {encoding!r}") from None
     if at is not None:
-        raise FileRefused(f"the text is not {encoding} (byte {at:,}): save it as UTF-8")
+        raise FileRefused(f"the text is not {encoding} (near byte {at:,}): save it as UTF-8")
 
 
 def _undecodable(path: Path, encoding: str) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import tempfile
@@ -22,6 +21,7 @@ from errands.kits.tables import permission
 from errands.kits.tables.files import Files, needed
 from errands.kits.tables.permission import Allowed
 from errands.kits.tables.tables import exports
+from errands.kits.tables.threads import aside
 from errands.kits.tables.writers import CONTENT_TYPES, ExportFormat, Style, text, writer
 
 _CHUNK = 1000
@@ -196,17 +196,17 @@ class Exports:
         pick = _picker(list(query.selected_columns.keys()), columns)
         with tempfile.TemporaryDirectory(prefix="errands-export-") as folder:
             path = Path(folder) / f"rows.{format}"
-            out = await asyncio.to_thread(writer, path, format, names, titles, declared.style)
+            out = await aside(writer, path, format, names, titles, declared.style)
             try:
                 async with self._database.async_reading() as connection:
                     result = await connection.stream(query.execution_options(yield_per=_CHUNK))
                     async for some in result.partitions(_CHUNK):
-                        await asyncio.to_thread(out.write, map(pick, some))
+                        await aside(out.write, map(pick, some))
                         rows += len(some)
                         run.check(within=1.0)
                         run.progress(rows, None if total is None else max(rows, total), "writing rows")
             finally:
-                await asyncio.to_thread(out.close)
+                await aside(out.close)
             stored = await files.put(
                 path,
                 content_type=CONTENT_TYPES[format],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Protocol
 
 from errands import ConfigurationError
 from errands.kits.tables.errors import FileRefused
+from errands.kits.tables.threads import aside
 
 
 class Files(Protocol):
@@ -57,13 +57,13 @@ async def fetch(files: Files, key: str, path: Path, most: int) -> str:
         FileRefused: it has more than `most` bytes.
     """
     digest, size = hashlib.sha256(), 0
-    with await asyncio.to_thread(path.open, "wb") as file:
+    with await aside(path.open, "wb") as file:
         async for piece in files.stream(key):
             size += len(piece)
             if size > most:
                 raise FileRefused(f"the file has more than {most:,} bytes, which is the limit")
             digest.update(piece)
-            await asyncio.to_thread(file.write, piece)
+            await aside(file.write, piece)
     return digest.hexdigest()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import tempfile
@@ -27,6 +26,7 @@ from errands.kits.tables.journal import Journal, Record
 from errands.kits.tables.planning import Plan
 from errands.kits.tables.reading import given_rows, open_file
 from errands.kits.tables.result import ImportResult, Refusal, Status
+from errands.kits.tables.threads import aside
 
 Source = str | Path | bytes | Sequence[Mapping[str, Any]]
 _LINK_SECONDS = 24 * 3600.0
@@ -91,7 +91,7 @@ class Imports:
                 job = _Job(self, declared, plan, Path(folder), run, import_id, by, force)
                 result = await job.do(source, record, dry_run)
             finally:
-                await asyncio.to_thread(plan.close)
+                await aside(plan.close)
         return await self._linked(result, by)
 
     async def _linked(self, result: ImportResult, by: Any) -> ImportResult:
@@ -153,10 +153,10 @@ class _Job:
             await self._imports.journal.begin(record)
             if reason is not None:
                 return await self._finish("stopped", counts, f"{reason}. Nothing was written")
-            await asyncio.to_thread(self._plan.spool.forget_met)
+            await aside(self._plan.spool.forget_met)
         written, reason = await self._write(record)
         for number, reasons in (await self._imports.journal.refused(self._id)).items():
-            await asyncio.to_thread(self._plan.refuse, number, reasons)
+            await aside(self._plan.refuse, number, reasons)
         written.rows = self._plan.rows
         written.refused, written.duplicates = self._plan.spool.refused, self._plan.spool.duplicates
         return await self._finish("stopped" if reason else "done", written, reason)
@@ -173,17 +173,15 @@ class _Job:
             files = needed(self._imports._files, f"import {declared.name!r} of a stored file")
             sha256 = await fetch(files, source, path, declared.limits.bytes)
         elif isinstance(source, bytes):
-            await asyncio.to_thread(path.write_bytes, source)
+            await aside(path.write_bytes, source)
             sha256 = hashlib.sha256(source).hexdigest()
         elif isinstance(source, Path):
-            path, sha256 = source, await asyncio.to_thread(sha256_of, source)
+            path, sha256 = source, await aside(sha256_of, source)
         else:
             opened = given_rows(source, declared.columns, declared.limits, declared.reading)
             self._plan.open(*opened)
             return hashlib.sha256(json.dumps(source, sort_keys=True, default=str).encode()).hexdigest()
-        self._plan.open(
-            *await asyncio.to_thread(open_file, path, declared.columns, declared.limits, declared.reading)
-        )
+        self._plan.open(*await aside(open_file, path, declared.columns, declared.limits, declared.reading))
         return sha256
 
     async def _read(self, *, compare: bool, trial: bool) -> tuple[Counts, int]:
@@ -192,13 +190,13 @@ class _Job:
         if compare:
             async with self._imports._session(write=False) as session:
                 before = await self._declared.target.count(session)
-        while (rows := await asyncio.to_thread(self._plan.next_rows)) is not None:
+        while (rows := await aside(self._plan.next_rows)) is not None:
             if compare:
                 async with self._imports._session(write=trial) as session:
                     outcome = await self._work(session, rows, write=trial)
                 counts.add(outcome.counts)
                 for row, reason in outcome.refused:
-                    await asyncio.to_thread(self._plan.refuse, row.number, [reason])
+                    await aside(self._plan.refuse, row.number, [reason])
             self._run.progress(self._plan.rows, note="checking rows")
         counts.rows = self._plan.rows
         counts.refused, counts.duplicates = self._plan.spool.refused, self._plan.spool.duplicates
@@ -207,7 +205,7 @@ class _Job:
     async def _write(self, record: Record) -> tuple[Counts, str | None]:
         """The second pass. Answers what was written, and why it was stopped in the middle, if it was."""
         counts, position, total = record.counts, record.position, self._plan.spool.good
-        while (laid := await asyncio.to_thread(self._plan.rows_after, position)) is not None:
+        while (laid := await aside(self._plan.rows_after, position)) is not None:
             self._run.check(within=1.0)
             after = replace(counts)
             async with self._imports._database.async_session() as session:
@@ -238,7 +236,7 @@ class _Job:
         )
 
     async def _result(self, status: Status, counts: Counts, reason: str | None) -> ImportResult:
-        refusals = await asyncio.to_thread(self._shown)
+        refusals = await aside(self._shown)
         return ImportResult(
             name=self._declared.name, status=status, counts=counts, reason=reason, refusals=refusals,
             file=self._plan.info.as_json(), refused_file=await self._keep_refused() if refusals else None,
@@ -257,7 +255,7 @@ class _Job:
         path = self._folder / "refused.csv"
         found = set(self._plan.info.columns.values())
         fields = [name for name in self._declared.checker.fields if name in found]
-        await asyncio.to_thread(refused_file.write, path, fields, self._plan.spool.refusals())
+        await aside(refused_file.write, path, fields, self._plan.spool.refusals())
         key = files.key_for("imports", f"{self._id} refused", ".csv")
         kept = await files.put(path, content_type="text/csv; charset=utf-8", key=key)
         return str(kept.key)

@@ -14,6 +14,7 @@ from errands.kits.tables.raw import Reason
 
 _CHUNK = 64 * 1024  # characters
 _SPACE = re.compile(r"[ \t\r\n]*")
+_NUMBER_TO_END = re.compile(r"[-+.0-9eE]*\Z")
 
 
 def _no_number(name: str) -> Any:
@@ -120,8 +121,9 @@ class Array:
             except (ValueError, RecursionError) as error:
                 raise FileRefused(f"row {self._number}: {_told(error)}") from None
             length = end - self._at
-            # A number at the end of what was read may go on.
-            if end < len(self._text) or self._text[self._at] in '{["' or not self._more():
+            # A number at the end of what was read may go on: "1" may become "1.5".
+            whole = self._text[self._at] in '{["' or not _NUMBER_TO_END.match(self._text, end)
+            if whole or not self._more():
                 self._at += length
                 if length > self._most:
                     return Reason(None, None, f"the row has more than {self._most:,} characters")

@@ -69,9 +69,10 @@ def main(path: str, name: str, rows: str, columns: str, memory: str, seconds: st
         return
     if sheet.width > most_columns:
         refuse(f"the sheet has {sheet.width:,} columns; {most_columns:,} is the limit")
-    if sheet.total_height > most_rows:
-        refuse(f"the sheet has {sheet.total_height:,} rows; {most_rows - 1:,} and a header are the limit")
-    if sheet.height and sheet.width:
+    height = sheet.end[0] + 1 if sheet.end is not None else 0
+    if height > most_rows:
+        refuse(f"the sheet has {height:,} rows; {most_rows - 1:,} and a header are the limit")
+    if height:
         for cells in sheet.iter_rows():
             sys.stdout.write(json.dumps([text(cell) for cell in cells]) + "\n")
     sys.stdout.flush()
