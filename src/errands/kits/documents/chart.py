@@ -154,8 +154,10 @@ def _drawable(value: Number) -> bool:
 
 def scale(low: float, high: float) -> tuple[float, float, list[float]]:
     """Bounds around `low` and `high`, and four to eight round numbers from one to the other."""
-    if high <= low:
-        low, high = min(low, 0.0), max(high, low + (abs(low) or 1.0))
+    largest = max(abs(low), abs(high))
+    if high - low < 1e-9 * max(largest, 1e-3):
+        # All the same, or as good as: from zero.
+        low, high = min(low, 0.0), max(high, low + (largest if largest > 1e-6 else 1.0))
     step = 10 ** math.floor(math.log10((high - low) / 4))
     step *= next(factor for factor in (1, 2, 2.5, 5, 10) if (high - low) / (step * factor) <= 6)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

@@ -202,8 +202,8 @@ class _Process:
             )
         return TypesetterFailed(
             f"the typesetter ended in the middle of {order.template} (exit {self._popen.returncode}; its "
-            "last words are on standard error): too little memory for this document is the usual reason; make "
-            "it smaller, or give more with documents.kit(memory=...)"
+            "last words are on standard error): too little memory for this document is the usual reason; "
+            "make it smaller, or give more with documents.kit(memory=...)"
         )
 
     def kill(self) -> None:
