@@ -23,7 +23,7 @@ from errands.kits.push.errors import (
 from errands.kits.push.fake import FakePush
 from errands.kits.push.fcm import FcmPush
 from errands.kits.push.feed import Feed
-from errands.kits.push.kit import PushKit, kit
+from errands.kits.push.kit import RETRY, PushKit, kit
 from errands.kits.push.notice import Notice, PushMessage
 from errands.kits.push.notifier import Notifier, Outcome
 from errands.kits.push.provider import Pusher
@@ -33,6 +33,7 @@ from errands.kits.push.vapid import VapidKey, new_vapid_key
 from errands.kits.push.webpush import WebPush
 
 __all__ = [
+    "RETRY",
     "Audience",
     "Device",
     "DeviceGone",

@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol
 
 from sqlalchemy import ColumnElement, String, Uuid, collate, select
+from sqlalchemy.orm import InstrumentedAttribute
 
 from errands import ConfigurationError, Database
 
 UserId = int | str
+Column = ColumnElement[Any] | InstrumentedAttribute[Any]
 
 
 class Audience(Protocol):
@@ -42,9 +44,9 @@ class SqlAudience:
     def __init__(
         self,
         database: Database,
-        id: ColumnElement[Any],
+        id: Column,
         *,
-        role: ColumnElement[Any] | Callable[[str], ColumnElement[bool]] | None = None,
+        role: Column | Callable[[str], ColumnElement[bool]] | None = None,
         where: ColumnElement[bool] | None = None,
         chunk: int = 500,
     ) -> None:

@@ -127,7 +127,12 @@ class Delivery:
             return {}
         owned = await self._devices.of_many(list(ids))
         query = select(notifications.c.user_id, notifications.c.push_left).where(
-            notifications.c.id.in_(list(ids.values())), _is_open()
+            notifications.c.id.in_(list(ids.values())),
+            or_(
+                notifications.c.push == Push.WAITING,
+                # Most users of a broadcast have no device: of these, not even the row is looked at.
+                notifications.c.push.is_(None) & notifications.c.user_id.in_(list(owned)),
+            ),
         )
         async with self._database().async_reading() as connection:
             rows = (await connection.execute(query)).all()
