@@ -10,10 +10,12 @@ from pathlib import Path
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from errands import Errands, Queue
-from errands.kits import documents, images, mail, push, storage, tables, webhooks
+from errands.kits import documents, images, mail, messaging, ocr, push, storage, tables, upkeep, webhooks
 from school.cache import Cache, MemoryCache, ValkeyCache
 from school.database import ReadingSession, reading_session, writing_session
 from school.payments.gateway import Gateway, gateway
+from school.people.tables import User
+from school.upkeep import UPKEEP
 
 SCHOOL_NAME = "Errands School"
 QUOTA = 1024**3  # bytes that each user's files may take
@@ -41,20 +43,31 @@ app = Errands(
         "school.orders.tasks",
         "school.profiles.tasks",
         "school.statistics.tasks",
+        "school.notices.tasks",
         "school.students.lists",
         "school.students.reports",
         "school.uploads.tasks",
         "school.uploads.photos",
         "school.uploads.reports",
+        "school.uploads.letters",
     ],
 )
+
+
+def everybody() -> push.SqlAudience:
+    """All who may be told something: users that are active, by their role."""
+    return push.SqlAudience(app.database, User.id, role=User.role, where=User.is_active.is_(True))
+
 
 app.use(mail.kit(templates=Path(__file__).parent / "mail" / "templates"))
 app.use(documents.kit())
 app.use(images.kit())
 app.use(storage.kit(quota=QUOTA))
 app.use(tables.kit(lambda: app.resources.instance(storage.Storage)))  # type: ignore[type-abstract]
-app.use(push.kit())
+app.use(messaging.kit(tasks=True))
+app.use(push.kit(tasks=True, audience=everybody))
+app.use(ocr.kit())
+app.use(upkeep.kit(UPKEEP))
 app.use(webhooks.kit())
 
 app.provide(AsyncSession, lambda: writing_session(app.database))
@@ -67,5 +80,4 @@ app.provide(
 
 app.provide(Gateway, gateway, scope="process")
 
-app.schedule("cleanup_expired_sessions", "cleanup_expired_sessions", cron="0 * * * *")
 app.schedule("generate_daily_analytics", "generate_daily_analytics", cron="0 1 * * *", catch_up="all")

@@ -156,6 +156,30 @@ def report_wanted(session: AsyncSession, *, asked_by: int) -> str:
     return _send(session, "generate_report", asked_by, owner=asked_by)
 
 
+def messages_wanted(session: AsyncSession, numbers: list[str], message: str, kind: str, *, owner: int) -> str:
+    """One text to many phones."""
+    return _send(session, "send_bulk_messages", numbers, message, kind, owner=owner)
+
+
+def template_wanted(
+    session: AsyncSession, number: str, template: str, values: dict[str, str] | list[str], *, owner: int
+) -> str:
+    """One message by a template."""
+    return _send(session, "send_template_message", number, template, values, owner=owner)
+
+
+def notifications_wanted(
+    session: AsyncSession, user_ids: list[int], title: str, message: str, *, owner: int
+) -> str:
+    """A notification each to some users."""
+    return _send(session, "send_bulk_notifications", user_ids, title, message, owner=owner)
+
+
+def broadcast_wanted(session: AsyncSession, title: str, message: str, role: str | None, *, owner: int) -> str:
+    """A notification to all users, or to all of a role."""
+    return _send(session, "send_broadcast_push_notification", title, message, role, owner=owner)
+
+
 def _send(
     session: AsyncSession, task: str, *args: Any, owner: int | None = None, run_id: str | None = None
 ) -> str:

@@ -18,6 +18,7 @@ from errands.broker.keys import Keys
 from errands.kits.documents import Documents
 from errands.kits.documents.fake import FakeDocuments
 from errands.kits.mail import FakeMailer, Mailer, Message
+from errands.kits.messaging import FakeMessenger, Messenger
 from errands.kits.storage import Storage, link_signer
 from errands.kits.storage.fake import MemoryStorage
 from errands.kits.webhooks import FakeSender, Guard, Sender, WebhookStore
@@ -48,6 +49,7 @@ class School:
     storage: MemoryStorage
     documents: FakeDocuments
     sender: FakeSender
+    messenger: FakeMessenger
     emails: dict[int, str] = field(default_factory=dict)
 
     def mails_to(self, email: str) -> list[Message]:
@@ -118,7 +120,7 @@ async def school_on(
     }
     given = Settings(**{**values, **settings})
     await asyncio.to_thread(upgrade if migrate else _make_tables, database)
-    mailer, documents, sender = FakeMailer(), FakeDocuments(), FakeSender()
+    mailer, documents, sender, messenger = FakeMailer(), FakeDocuments(), FakeSender(), FakeMessenger()
     storage = MemoryStorage(link_signer(given))
     names = ("settings", "keyring", "keys", "_inline_runs", "inline_effects")
     before = {name: getattr(app, name) for name in names}
@@ -135,11 +137,12 @@ async def school_on(
     app.provide(Documents, lambda: documents, scope="process")
     app.provide(Storage, lambda: storage, scope="process")
     app.provide(Sender, lambda: sender, scope="process")
+    app.provide(Messenger, lambda: messenger, scope="process")
     app.provide(Cache, MemoryCache, scope="process")
     transport = httpx.ASGITransport(api, raise_app_exceptions=False)
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://school.test") as http:
-            yield School(database, http, mailer, storage, documents, sender)
+            yield School(database, http, mailer, storage, documents, sender, messenger)
     finally:
         await asyncio.to_thread(process_loop().run, database.adispose())
         await database.adispose()

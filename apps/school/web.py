@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from errands.doors.fastapi import Person, errands_router
+from errands.kits.push.fastapi import notifications_router
 from errands.kits.storage import Storage, link_signer
 from errands.kits.storage.fastapi import files_router
 from school import errors, limits
@@ -18,6 +19,10 @@ from school.app import SCHOOL_NAME, app
 from school.certificates.endpoints import router as certificates
 from school.courses.endpoints import router as courses
 from school.enrollments.endpoints import router as enrollments
+from school.messages.endpoints import MOST_BYTES as LONGEST_MESSAGES
+from school.messages.endpoints import router as messages
+from school.notices.endpoints import MOST_BYTES as LONGEST_NOTICES
+from school.notices.endpoints import router as notices
 from school.orders.endpoints import router as orders
 from school.payments.endpoints import router as payments
 from school.people.endpoints import router as people
@@ -55,6 +60,8 @@ api.add_middleware(
     limits.BodyLimit,
     larger={
         "/uploads": uploading.MOST_BYTES + limits.MOST_BYTES,
+        "/api/send-bulk-messages": LONGEST_MESSAGES,
+        "/api/notifications": LONGEST_NOTICES,
         "/api/students/import": LONGEST_LIST + limits.MOST_BYTES,
         "/uploads/many": MOST_FILES * uploading.MOST_BYTES // 4,
     },
@@ -62,8 +69,7 @@ api.add_middleware(
 errors.install(api)
 for router in (
     people, people_pages, courses, enrollments, certificates, payments, orders, profiles, statistics,
-    students,
-    uploads, webhooks,
+    messages, notices, students, uploads, webhooks,
 ):  # fmt: skip
     api.include_router(router)
 api.include_router(
@@ -72,4 +78,5 @@ api.include_router(
         lambda: link_signer(app.settings),
     )
 )
+api.include_router(notifications_router(app, person))
 api.include_router(errands_router(app, person))

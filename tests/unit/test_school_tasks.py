@@ -32,7 +32,20 @@ TASKS = [
     ("progress", "calculate_course_completion_rate", ["course_id"], None),
     ("webhooks", "dispatch_webhook", ["event_type", "payload", "webhook_url"], (3, 30, None)),
     ("webhooks", "dispatch_webhooks_batch", ["event_type", "payload"], None),
-    ("celery", "cleanup_expired_sessions", [], None),
+    ("celery", "process_payment", ["payment_id"], None),
+    ("celery", "process_order", ["order_id"], None),
+    ("celery", "create_user_profile", ["db", "user_id"], None),
+    ("celery", "update_user_stats", ["db", "user_id"], None),
+    ("messaging", "send_bulk_messages", ["phone_numbers", "message", "message_type"], (3, 60, None)),
+    ("messaging", "send_template_message", ["phone_number", "template", "values"], (3, 60, None)),
+    ("notifications", "send_bulk_notifications", ["user_ids", "title", "message"], None),
+    ("notifications", "send_push_notification", ["user_id", "title", "message", "data"], None),
+    ("notifications", "send_broadcast_push_notification", ["title", "message", "role"], None),
+    ("notifications", "send_notification", ["user_id", "message"], None),
+    ("reports", "generate_student_report", ["student_id"], (3, 60, None)),
+    ("reports", "export_students_csv", ["filters"], (3, 60, None)),
+    ("reports", "generate_report", [], None),
+    ("files", "process_large_file", ["upload_id"], None),
     ("celery", "generate_daily_analytics", [], None),
 ]
 
@@ -66,6 +79,11 @@ def test_the_schedule_names_tasks_that_exist() -> None:
     schedules = app.declared_schedules.values()
     assert {schedule.task: str(schedule.rule) for schedule in schedules} == {
         "cleanup_expired_sessions": "cron 0 * * * * UTC",
+        "cleanup_old_sessions": "cron 15 3 * * * UTC",
+        "cleanup_old_notifications": "cron 0 2 * * * UTC",
+        "cleanup_webhook_deliveries": "cron 0 4 * * * UTC",
+        "cleanup_lists": "cron 15 4 * * * UTC",
+        "cleanup_files": "cron 30 4 * * * UTC",
         "generate_daily_analytics": "cron 0 1 * * * UTC",
     }
     assert {schedule.task for schedule in schedules} <= set(app.tasks)

@@ -1,10 +1,10 @@
-"""Work that concerns people: their mails, and their sessions that are over."""
+"""Work that concerns people: their mails."""
 
 from __future__ import annotations
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from errands import Retry, Run, Secret
+from errands import Run, Secret
 from errands.kits.mail import Mailer, Templates
 from school import dispatch, mail
 from school.app import app
@@ -40,9 +40,3 @@ async def send_password_reset_email(
         "password_reset", email, run=run, mailer=mailer, templates=templates, name=name, link=link,
         minutes=minutes,
     )  # fmt: skip
-
-
-@app.task(name="cleanup_expired_sessions", queue="celery", retry=Retry(3, first=60))
-async def cleanup_expired_sessions(*, session: AsyncSession) -> int:
-    """Forget sessions and reset links whose time is over; returns how many sessions that were."""
-    return await service.cleanup(session)

@@ -1,0 +1,1 @@
+"""Notifications that people read in the school, and on their devices."""
