@@ -24,6 +24,7 @@ class Proxy:
         self._server_port = port
         self._loop = asyncio.new_event_loop()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._silent: set[asyncio.StreamWriter] = set()
         self._listening = threading.Event()
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
 
@@ -35,6 +36,10 @@ class Proxy:
     def cut(self) -> None:
         """End all connections at once, without a goodbye."""
         asyncio.run_coroutine_threadsafe(self._cut(), self._loop).result(10)
+
+    def swallow(self) -> None:
+        """Let nothing pass any more on the connections that there are, and tell nobody; new ones are well."""
+        self._loop.call_soon_threadsafe(lambda: self._silent.update(self._writers))
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -88,10 +93,12 @@ class Proxy:
             while piece := await reader.read(_PIECE):
                 if self.delay:
                     await asyncio.sleep(self.delay)
-                writer.write(piece)
-                await writer.drain()
+                if writer not in self._silent:
+                    writer.write(piece)
+                    await writer.drain()
         # One side has ended: so has the other.
-        writer.transport.abort()
+        if writer not in self._silent:
+            writer.transport.abort()
 
     async def _cut(self) -> None:
         for writer in list(self._writers):

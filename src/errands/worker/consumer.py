@@ -22,6 +22,7 @@ from errands.core import clock
 from errands.core.errors import UntrustedMessage
 from errands.core.events import Event, Kind
 from errands.worker import deploys, remote  # noqa: F401 — importing it teaches the worker its command
+from errands.worker.standstill import turns_of
 from errands.worker.trust import trust_of
 
 logger = logging.getLogger("errands.consumer")
@@ -62,6 +63,9 @@ class Consumer(CeleryConsumer):
         """What is called with each message."""
         unusual = super().create_task_handler(*args, **kwargs)
         make_room(self.pool.num_processes if self.pool is not None else 0)
+        standstill = getattr(self.controller, "standstill", None)
+        if self.hub is not None and standstill is not None:
+            turns_of(self.hub, standstill)
         strategies, callbacks = self.strategies, self.on_task_message
         check = trust_of(self.app)
 

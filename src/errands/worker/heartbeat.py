@@ -14,6 +14,7 @@ from celery.worker import state as worker_state
 
 from errands.broker import leases, workers
 from errands.core import clock
+from errands.worker.standstill import Standstill, broker_answers, replace
 
 logger = logging.getLogger("errands.heartbeat")
 
@@ -31,6 +32,8 @@ class Heartbeat(bootsteps.StartStopStep):
         self._stop = threading.Event()
         self._signed_off = False
         self._thread: threading.Thread | None = None
+        # The consumer tells it that it turns.
+        parent.standstill = self._standstill = Standstill(lambda: broker_answers(parent.app))
 
     def start(self, parent: Any) -> None:
         """Report once now, then from a thread, which goes on while the main loop is busy."""
@@ -67,8 +70,18 @@ class Heartbeat(bootsteps.StartStopStep):
             logger.warning("could not let go of the lease; it runs out by itself: %s", exc)
 
     def _beat(self, worker: Any) -> None:
+        replaced = False
         while not self._stop.wait(INTERVAL):
             self._report(worker)
+            if not replaced and self._turns(worker) and self._standstill.look():
+                replaced = True
+                replace(worker)
+
+    def _turns(self, worker: Any) -> bool:
+        """Whether the hub has to turn: not while the worker ends, nor where it runs the tasks itself (solo).
+        A worker inside of another program is left alone."""
+        inside = not hasattr(worker, "stop_by_itself")
+        return not (inside or self._signed_off or _pool_name(worker.pool_cls) == "solo")
 
     def _report(self, worker: Any) -> None:
         app = worker.app

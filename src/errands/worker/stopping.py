@@ -16,6 +16,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -55,8 +56,10 @@ class Stopping(bootsteps.StartStopStep):
             return  # a worker inside of another program, or a transport that knows no hub: Celery's ways
         self._pid = os.getpid()
         set_stopping(False)
+        # For parts of the worker that find it to be no good any more.
+        parent.stop_by_itself = partial(self.stop_by_itself, parent)
         if hasattr(parent.pool, "stop_worker"):
-            parent.pool.stop_worker = lambda status: self.stop_by_itself(parent, status)
+            parent.pool.stop_worker = parent.stop_by_itself
         names = ["SIGQUIT", *(["SIGTERM", "SIGINT"] if REMAP_SIGTERM == "SIGQUIT" else [])]
         for name in names:
             signal.signal(getattr(signal, name), lambda number, _: self._asked(parent, number))
