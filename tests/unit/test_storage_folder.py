@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 import signal
 import stat
 import subprocess
 import sys
+import threading
+from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from errands.kits.storage import FolderStorage, InvalidKey, LinkSigner, StoredFileNotFound, key_for
+from errands.core import clock
+from errands.core.clock import FakeClock
+from errands.kits.storage import (
+    FolderStorage,
+    InvalidKey,
+    LinkSigner,
+    StoredFile,
+    StoredFileNotFound,
+    key_for,
+)
 
 SIGNER = LinkSigner(b"k" * 32, "https://school.example")
 KEY = key_for("reports", "one", ".txt")
@@ -107,6 +121,50 @@ async def test_a_missing_source_leaves_nothing(storage: FolderStorage, tmp_path:
     with pytest.raises(FileNotFoundError):
         await storage.put(tmp_path / "nothing", content_type="text/plain", key=KEY)
     assert files_in(storage.root) == []
+
+
+async def test_a_caller_that_is_cancelled_at_the_last_moment_leaves_a_whole_file(tmp_path: Path) -> None:
+    entered, go, done = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow(FolderStorage):
+        def _keep(self, *args: Any) -> StoredFile:
+            entered.set()
+            go.wait(30)
+            try:
+                return super()._keep(*args)
+            finally:
+                done.set()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"new"
+
+    storage = Slow(tmp_path, SIGNER)
+    putting = asyncio.create_task(storage.put_stream(chunks(), content_type="text/plain", key=KEY))
+    assert await asyncio.to_thread(entered.wait, 30)
+    putting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await putting
+    go.set()
+    assert await asyncio.to_thread(done.wait, 30)
+    assert await storage.read(KEY) == b"new"
+
+
+async def test_cleaning_takes_what_killed_writers_left_and_nothing_else(storage: FolderStorage) -> None:
+    file = await storage.put(b"x", content_type="text/plain", key=KEY)
+    place = (storage.root / KEY).parent
+    bytes_of = next(path for path in files_in(storage.root) if path.suffix == ".txt")
+    lost = bytes_of.with_name(bytes_of.name.replace(bytes_of.stem[-16:], "0" * 16))
+    draft = lost.with_name(lost.name + ".json")
+    theirs = place / "README.txt"
+    for path in (lost, draft, theirs):
+        path.write_bytes(b"?")
+    assert await storage.clean(timedelta(hours=1)) == 0
+    with clock.use(FakeClock(clock.now() + timedelta(hours=2))):
+        assert await storage.clean(timedelta(hours=1)) == 2
+        assert await storage.clean(timedelta(hours=1)) == 0
+    assert theirs.exists()
+    assert await storage.info(KEY) == file
+    assert await storage.read(KEY) == b"x"
 
 
 WRITER = """

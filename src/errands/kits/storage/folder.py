@@ -76,8 +76,8 @@ class FolderStorage(Storage):
         except BaseException:
             file.abandon()
             raise
-        # Once begun it goes on to its end: a cancelled caller must not take the bytes away from their record.
-        return await asyncio.shield(asyncio.to_thread(self._keep, key, file, content_type))
+        # Not in the block above: a caller that is cancelled here must not take the bytes from their record.
+        return await asyncio.to_thread(self._keep, key, file, content_type)
 
     async def info(self, key: str) -> StoredFile:
         record = await asyncio.to_thread(self._record, check_key(key))
