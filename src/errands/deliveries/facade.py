@@ -97,7 +97,7 @@ class Deliveries:
         at_once: int = 8,
         later: Retry = LATER,
         limit: Limit | None = None,
-        turn: float = 600.0,
+        turn: float = 300.0,
     ) -> Totals:
         """Send to all that wait, and return when nothing is left to do.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import secrets
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -126,7 +127,10 @@ class Message:
             mail[name] = value
         mail.set_content(self.text)
         if self.html is not None:
+            mail.make_alternative(boundary=_boundary())
             mail.add_alternative(self.html, subtype="html")
+        if self.attachments:
+            mail.make_mixed(boundary=_boundary())
         for attachment in self.attachments:
             maintype, _, subtype = attachment.content_type.partition("/")
             mail.add_attachment(
@@ -162,6 +166,11 @@ def parse_address(text: str) -> Address:
     if len(name) > 1 and name[0] == name[-1] == '"':
         name = re.sub(r"\\(.)", r"\1", name[1:-1])
     return Address(display_name=name, username=local, domain=domain)
+
+
+def _boundary() -> str:
+    """What no body holds. The library, left to itself, looks through all of them, with a new pattern each."""
+    return f"=_{secrets.token_hex(16)}"
 
 
 def _one_line(what: str, value: str) -> None:
