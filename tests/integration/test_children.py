@@ -330,52 +330,57 @@ def test_an_error_raised_in_a_waiting_thread_ends_the_call(make: Make) -> None:
 _PARENT = """
 import os, sys, threading
 from errands.children import Children, Limits
-children = Children("parent", Limits(memory=128 * 1024 * 1024), size=2)
+children = Children("parent", Limits(memory=128 * 1024 * 1024, programs=True), size=2)
 print(children.call("child_work:pid"), flush=True)
 if sys.argv[1] == "forked":  # a sibling that holds whatever the parent had open
     if os.fork() == 0:
         print(os.getpid(), flush=True)
         threading.Event().wait(600)
-threading.Thread(target=children.call, args=("child_work:" + sys.argv[2],)).start()
+threading.Thread(target=children.call, args=("child_work:" + sys.argv[2], *sys.argv[3:])).start()
 threading.Event().wait(600)
 """
+
+
+def started(*arguments: str) -> subprocess.Popen[str]:
+    path = os.pathsep.join([str(ROOT / "src"), str(SAMPLE)])
+    return subprocess.Popen(
+        [sys.executable, "-c", _PARENT, *arguments],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
+        text=True,
+    )
+
+
+def ended(parent: subprocess.Popen[str], *others: int) -> None:
+    parent.kill()
+    parent.wait()
+    assert parent.stdout is not None
+    parent.stdout.close()
+    for pid in others:
+        if not gone(pid):
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("doing", ["sleep_holding_the_interpreter", "compute_for_ever", "pid"])
 @pytest.mark.parametrize("how", ["plain", "forked"])
 def test_a_child_ends_with_its_parent(how: str, doing: str) -> None:
-    path = os.pathsep.join([str(ROOT / "src"), str(SAMPLE)])
-    parent = subprocess.Popen(
-        [sys.executable, "-c", _PARENT, how, doing],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path},
-        text=True,
-    )
+    parent = started(how, doing)
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
     sibling = int(parent.stdout.readline()) if how == "forked" else None
     try:
-        if doing == "sleep_holding_the_interpreter":
-            until(
-                lambda: (
-                    "nanosleep" in Path(f"/proc/{child}/wchan").read_text()
-                    or not os.access(f"/proc/{child}/wchan", os.R_OK)
-                )
-            )
+        if doing == "sleep_holding_the_interpreter" and sys.platform == "linux":
+            where = Path(f"/proc/{child}/wchan")  # "0" where it is not told to others
+            until(lambda: "nanosleep" in (text := where.read_text()) or text == "0", what="it sleeps")
         elif doing == "compute_for_ever":
-            until(lambda: psutil.Process(child).cpu_times().user > 0.3)
+            until(lambda: psutil.Process(child).cpu_times().user > 0.3, what="it computes")
         assert not gone(child)
         parent.kill()
         parent.wait()
         until(lambda: gone(child), 5, "the child ends with its parent")
         assert sibling is None or not gone(sibling)
     finally:
-        parent.kill()
-        parent.wait()
-        parent.stdout.close()
-        for pid in filter(None, (child, sibling)):
-            if not gone(pid):
-                os.kill(pid, signal.SIGKILL)
+        ended(parent, *filter(None, (child, sibling)))
 
 
 def test_a_forked_process_has_children_of_its_own(make: Make) -> None:
@@ -396,15 +401,51 @@ def test_a_forked_process_has_children_of_its_own(make: Make) -> None:
     assert children.call("child_work:pid") == ours
 
 
-@LINUX
-def test_what_a_child_started_ends_with_it(make: Make) -> None:
+def running(*command: str) -> list[int]:
+    """The processes that run this command."""
+    return [each.pid for each in psutil.process_iter(["cmdline"]) if each.info["cmdline"] == list(command)]
+
+
+def test_a_child_may_start_programs_where_it_is_told_so(make: Make) -> None:
+    children = make(programs=True)
+    assert children.call("child_work:run_a_program", "cat") == [0, "what it reads"]
+    assert children.call("child_work:run_a_program", "false") == [1, ""]
+
+
+def test_a_program_ends_with_the_call_that_started_it(make: Make) -> None:
     children = make(programs=True, seconds=1)
-    assert children.call("child_work:run_a_program", "echo", "hello") == "hello\n"
     with pytest.raises(LimitReached):
-        children.call("child_work:start_and_wait", "599.25")
-    until(
-        lambda: not [p for p in psutil.process_iter(["cmdline"]) if "599.25" in (p.info["cmdline"] or [])], 5
-    )
+        children.call("child_work:wait_for_a_program", "599.25")
+    until(lambda: not running("sleep", "599.25"), 5, "the program is gone")
+
+
+@LINUX
+def test_a_program_ends_with_the_parent_of_its_child() -> None:
+    parent = started("plain", "wait_for_a_program", "599.75")
+    try:
+        until(lambda: running("sleep", "599.75"), what="the program runs")
+        parent.kill()
+        until(lambda: not running("sleep", "599.75"), 5, "the program is gone")
+    finally:
+        ended(parent)
+
+
+# -- prepared
+
+
+def test_a_child_prepares_itself_before_it_is_locked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SAMPLE))
+    children = Children("test", size=1, prepare="child_work:prepare")
+    assert [children.call("child_work:prepared") for _ in range(2)] == [["yes"], ["yes"]]
+    children.close()
+
+
+def test_a_child_that_cannot_prepare_itself_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SAMPLE))
+    children = Children("test", size=1, prepare="child_work:nothing_of_the_kind")
+    with pytest.raises(ChildCrashed, match="nothing_of_the_kind"):
+        children.call("child_work:pid")
+    children.close()
 
 
 # -- what a child may not do
@@ -428,7 +469,7 @@ def test_a_child_may_read_and_little_else(make: Make, tmp_path: Path) -> None:
     refused = {name for name, what in tried.items() if what == "PermissionError"}
     # By seccomp, which every kernel of the last ten years has.
     assert refused >= {"connect", "datagram", "run"}
-    assert tried["read"] == "allowed"
+    assert (tried["read"], tried["nowhere"]) == ("allowed", "allowed")
     if not refused >= {"write"}:
         pytest.skip("this kernel has no Landlock")
     assert refused >= {"write", "delete", "overwrite", "mkdir"}

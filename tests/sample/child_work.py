@@ -7,9 +7,12 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from errands.children.programs import run_program
 
 
 class Unwelcome(Exception):
@@ -113,6 +116,7 @@ def attempts(folder: str, secret: str, parent: int) -> dict[str, str]:
         "datagram": lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
         "run": lambda: subprocess.run(["/bin/true"], check=True),
         "signal": lambda: os.kill(parent, signal.SIGUSR1),
+        "nowhere": lambda: Path(os.devnull).write_text("x"),
         "read": lambda: Path(secret).read_text(),
         "spy": lambda: Path(f"/proc/{parent}/environ").read_bytes(),
     }
@@ -126,14 +130,28 @@ def attempts(folder: str, secret: str, parent: int) -> dict[str, str]:
     return found
 
 
-def run_a_program(*command: str) -> str:
-    """What another program says."""
-    return subprocess.run(command, check=True, stdin=subprocess.PIPE, capture_output=True, text=True).stdout
+def run_a_program(*command: str) -> tuple[int, str]:
+    """The exit code of another program, and what it says."""
+    code, output, _ = run_program(command, b"what it reads")
+    return code, output.decode()
 
 
-def start_and_wait(note: str) -> None:
-    """Start a program that runs for long, with its number in its arguments' place, and wait for it."""
-    subprocess.run(["sleep", note], check=True, stdin=subprocess.PIPE)
+def wait_for_a_program(seconds: str) -> None:
+    run_program(["sleep", seconds], b"")
+
+
+_prepared: list[str] = []
+
+
+def prepare() -> None:
+    """What a child may do before it is locked."""
+    with tempfile.TemporaryFile() as file:
+        file.write(b"x")
+        _prepared.append("yes")
+
+
+def prepared() -> list[str]:
+    return _prepared
 
 
 def pid_after(seconds: float) -> int:

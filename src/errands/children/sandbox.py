@@ -22,7 +22,7 @@ from contextlib import suppress
 _LINUX = sys.platform == "linux"
 
 # Landlock: linux/landlock.h. The numbers of its system calls are the same on every architecture.
-_CREATE_RULESET, _RESTRICT_SELF = 444, 446
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _WRITE_FILE = 1 << 1
 _REMOVE_AND_MAKE = sum(1 << bit for bit in range(4, 13))
 _REFER, _TRUNCATE = 1 << 13, 1 << 14
@@ -101,7 +101,7 @@ def lock(*, programs: bool) -> None:
         return
     libc = ctypes.CDLL(None)
     libc.prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong]
-    libc.syscall.argtypes = [ctypes.c_long, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint]
+    libc.syscall.argtypes = [ctypes.c_long, ctypes.c_void_p, *[ctypes.c_size_t] * 3]
     libc.syscall.restype = ctypes.c_long
     if os.geteuid() == 0:
         kept = struct.pack("=6I", _READ_SEARCH, _READ_SEARCH, 0, 0, 0, 0)
@@ -112,19 +112,23 @@ def lock(*, programs: bool) -> None:
 
 
 def _restrict_files(libc: ctypes.CDLL) -> None:
-    version = libc.syscall(_CREATE_RULESET, None, 0, 1)
+    version = libc.syscall(_CREATE_RULESET, None, 0, 1, 0)
     if version < 1:
         return
-    files = _WRITE_FILE | _REMOVE_AND_MAKE
-    files |= _REFER if version >= 2 else 0
-    files |= _TRUNCATE if version >= 3 else 0
-    # Rules would allow; there are none.
-    rules = struct.pack("=QQQ", files, _TCP if version >= 4 else 0, _SCOPE if version >= 6 else 0)
+    change = _WRITE_FILE | (_TRUNCATE if version >= 3 else 0)
+    files = change | _REMOVE_AND_MAKE | (_REFER if version >= 2 else 0)
+    handled = struct.pack("=QQQ", files, _TCP if version >= 4 else 0, _SCOPE if version >= 6 else 0)
     size = 8 if version < 4 else 16 if version < 6 else 24
-    ruleset = libc.syscall(_CREATE_RULESET, rules, size, 0)
-    if ruleset >= 0:
-        libc.syscall(_RESTRICT_SELF, ruleset, 0, 0)
-        os.close(ruleset)
+    ruleset = libc.syscall(_CREATE_RULESET, handled, size, 0, 0)
+    if ruleset < 0:
+        return
+    # The one rule, for libraries that write what they have to say there, and don't look whether they could.
+    nowhere = os.open(os.devnull, os.O_PATH | os.O_CLOEXEC)
+    rule = ctypes.create_string_buffer(struct.pack("=Qi", change, nowhere))
+    libc.syscall(_ADD_RULE, ruleset, 1, ctypes.addressof(rule), 0)
+    libc.syscall(_RESTRICT_SELF, ruleset, 0, 0, 0)
+    os.close(nowhere)
+    os.close(ruleset)
 
 
 def _restrict_calls(libc: ctypes.CDLL, programs: bool) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from errands.children import MIB, ChildCrashed, Children, LimitReached, Limits
 from errands.fetching import Fetcher, FetchLimits
-from errands.imaging import ImageBounds
+from errands.imaging import ImageBounds, ImageRefused
 from errands.kits.ocr import installed
 from errands.kits.ocr.installed import EngineName
 from errands.kits.ocr.provider import Ocr, OcrFailed, OcrRefused, Page, Reading, Word
@@ -80,11 +80,12 @@ class LocalOcr(Ocr):
 
     async def read(self, document: bytes | Path) -> Reading:
         before = time.perf_counter()
-        if isinstance(document, Path):
-            document = await asyncio.to_thread(self._bounds.read, document)
-        size = len(document)
-        if not 0 < size <= self._bounds.max_bytes:
-            raise OcrRefused(f"the document has {size} bytes, and may have 1 to {self._bounds.max_bytes}")
+        try:
+            if isinstance(document, Path):
+                document = await asyncio.to_thread(self._bounds.read, document)
+            self._bounds.check_size(len(document))
+        except ImageRefused as refused:
+            raise OcrRefused(str(refused)) from refused
         found = await self._work(document)
         pages = tuple(_page(number, page) for number, page in enumerate(found["pages"], start=1))
         words = [word for page in pages for word in page.words]
@@ -94,7 +95,7 @@ class LocalOcr(Ocr):
             language=found["language"],
             pages=pages,
             format=found["format"],
-            size=size,
+            size=len(document),
             engine=self._engine,
             version=found["version"],
             seconds=round(time.perf_counter() - before, 3),
