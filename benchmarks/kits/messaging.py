@@ -1,8 +1,8 @@
 """`python -m benchmarks.kits.messaging`: how long it takes to accept messages to 100 and to 100,000 numbers,
 and how exact the limit is over three workers.
 
-Accepting is what an endpoint does: the body is read and checked, and one run is sent; over HTTP, as long as the
-client waited. The limit is 100 in 6 s; what was given is read from the server's own log (MONITOR). On SQLite,
+Accepting is what an endpoint does: the body is read and checked, and one run is sent; over HTTP, as long as
+the client waited. The limit is 100 in 6 s; what was given is read from the log of the server (MONITOR). On SQLite,
 and on PostgreSQL where ERRANDS_BENCH_POSTGRES_URL names an empty database. Prints a table, and JSON last.
 """
 
@@ -137,7 +137,7 @@ def _limited(app: Errands, environment: dict[str, str], url: str, runs: int) -> 
 
     def watch() -> None:
         # It ends with the server.
-        with suppress(redis.ConnectionError), redis.Redis.from_url(url).monitor() as monitor:
+        with suppress(redis.ConnectionError), redis.Redis.from_url(url).monitor() as monitor:  # type: ignore[no-untyped-call]
             for command in monitor.listen():
                 words = command["command"].split()
                 if words[:3] == ["HINCRBY", used, "used"] and int(words[3]) > 0:

@@ -54,6 +54,10 @@ _OURS = (
     "TASKS_",
     "WEBHOOK_",
     "FIREBASE_",
+    "MESSAGING_",
+    "PHONE_",
+    "WHATSAPP_",
+    "TWILIO_",
 )
 
 
