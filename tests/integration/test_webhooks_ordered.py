@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from errands import Database, Errands, Keyring, Retry, Run, Settings, Snooze, State
+from errands import Database, Errands, InvalidArguments, Keyring, Retry, Run, Settings, Snooze, State
 from errands.core import clock
 from errands.kits import webhooks
 from errands.kits.webhooks.delivery import Options, Sending
 from errands.kits.webhooks.line import Waiting
 from errands.kits.webhooks.ordered import deliver_line
 from errands.kits.webhooks.tables import line
+from errands.testing import capture
 from processes import SAMPLE, Worker, until
 from web import Web, response, web
 
@@ -124,6 +125,59 @@ async def test_a_batch_that_is_begun_again_brings_nothing_twice(
     await store.line.add(body)
     assert await waiting(store) == 1
     assert await deliver(app, store, endpoint.id) == {"delivered": 1, "given_up": 0}
+
+
+async def test_what_was_delivered_is_not_brought_again(
+    app: Errands, store: webhooks.WebhookStore, sender: webhooks.FakeSender
+) -> None:
+    await store.add(URL, ordered=True)
+    batch = app.tasks["dispatch_webhooks_batch"]
+    result = await batch.adelay("a.b", {"number": 1})
+    # What a worker does when another died over the same run.
+    await batch("a.b", {"number": 1}, run=Run(result.id, batch.name), store=store)
+    assert numbers(sender) == [1]
+    sender.answer_with(400)
+    result = await batch.adelay("a.b", {"number": 2})
+    await batch("a.b", {"number": 2}, run=Run(result.id, batch.name), store=store)
+    assert numbers(sender) == [1, 2]
+
+
+async def test_what_is_told_in_a_transaction_is_in_line_with_its_commit(
+    app: Errands, store: webhooks.WebhookStore, sender: webhooks.FakeSender
+) -> None:
+    """The runs that bring events may overtake each other; the events do not."""
+    endpoint, _ = await store.add(URL, ["a.*"], ordered=True)
+    await store.add("https://two.example/", ["a.*"])
+    actions = app.resources.instance(webhooks.Webhooks)
+    with capture(app):  # nothing runs yet
+        for number in range(3):
+            async with app.database.async_session() as session:
+                await actions.tell(session, "a.b", {"number": number})
+        async with app.database.async_session() as session:
+            await actions.tell(session, "b.c", {"number": 9})
+        with pytest.raises(RuntimeError):
+            async with app.database.async_session() as session:
+                await actions.tell(session, "a.b", {"number": 10})
+                raise RuntimeError
+        with pytest.raises(InvalidArguments):
+            async with app.database.async_session() as session:
+                await actions.tell(session, "two words", {})
+        assert await waiting(store) == 3
+        assert await deliver(app, store, endpoint.id) == {"delivered": 3, "given_up": 0}
+        assert numbers(sender) == [0, 1, 2]
+
+
+async def test_telling_wakes_the_line_and_tells_the_others(
+    app: Errands, store: webhooks.WebhookStore, sender: webhooks.FakeSender
+) -> None:
+    await store.add(URL, ordered=True)
+    await store.add("https://two.example/")
+    actions = app.resources.instance(webhooks.Webhooks)
+    async with app.database.async_session() as session:
+        await actions.tell(session, "a.b", {"number": 1}, owner="7")
+    assert sorted(sent.url for sent in sender.sent) == [URL, "https://two.example/"]
+    assert len({sent.body for sent in sender.sent}) == 1
+    assert await waiting(store) == 0
 
 
 async def test_one_address_by_name_waits_its_turn_too(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from errands import Run
 from errands.core import clock
 from errands.kits.webhooks.delivery import Options, Sending, Webhook, attempt, directly
 from errands.kits.webhooks.errors import UnknownEndpoint
@@ -23,6 +26,32 @@ class Webhooks:
     def __init__(self, app: Errands, options: Options) -> None:
         self._app = app
         self._options = options
+
+    async def tell(
+        self, session: AsyncSession, event: str, payload: dict[str, Any], *, owner: str | None = None
+    ) -> str:
+        """Tell all who want it of `event`, when `session` commits. Answers the id of the run that does.
+
+        As `dispatch_webhooks_batch.delay_on_commit`, and in the order of the commits: it joins the lines of
+        endpoints that want their events one after the other in the same transaction.
+
+        Args:
+            session: on the database of ERRANDS_DATABASE_URL, as in `docs/on-commit.md`.
+            event, payload, owner: as of the task.
+
+        Raises:
+            InvalidArguments: the event is no word, or the payload no object.
+        """
+        run = Run(self._app.new_id(), "dispatch_webhooks_batch")
+        moment = clock.now().isoformat()
+        self._app.tasks[run.task].apply_on_commit(
+            session, (event, payload, moment), task_id=run.id, owner=owner
+        )
+        for endpoint in await self._store.for_event(event, session):
+            if endpoint.ordered:
+                webhook = Webhook.of_batch(run, event, payload, endpoint.url, moment)
+                await self._store.line.add_with(session, webhook.waiting(endpoint, run.id))
+        return run.id
 
     async def ping(self, endpoint_id: str) -> Delivery:
         """Send a `webhook.ping` event now, from here, and tell what came of it. A disabled endpoint is pinged

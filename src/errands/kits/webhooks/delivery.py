@@ -14,6 +14,7 @@ from errands.core import clock
 from errands.fetching import AddressRefused
 from errands.kits.webhooks import signing
 from errands.kits.webhooks.errors import InvalidSecret, WebhookFailed, WebhookRefused
+from errands.kits.webhooks.line import Waiting
 from errands.kits.webhooks.outcome import check
 from errands.kits.webhooks.provider import Reply, Sender
 from errands.kits.webhooks.records import Delivery
@@ -50,6 +51,15 @@ class Webhook:
         """The body is compact JSON; `occurred_at` (ISO 8601) is the event's own time."""
         content = {"type": event, "timestamp": occurred_at, "data": payload}
         return cls(id, event, url, json.dumps(content, separators=(",", ":"), allow_nan=False).encode())
+
+    @classmethod
+    def of_batch(cls, batch: Run, event: str, payload: dict[str, Any], url: str, occurred_at: str) -> Webhook:
+        """What a run of `dispatch_webhooks_batch` has for one address, each time that it comes to it."""
+        return cls.of(f"msg_{batch.child_id(url)}", event, payload, url, occurred_at)
+
+    def waiting(self, endpoint: Endpoint, position: str) -> Waiting:
+        """This webhook in the endpoint's line."""
+        return Waiting(self.id, endpoint.id, position, self.event, self.body.decode())
 
 
 @dataclass(frozen=True, slots=True)

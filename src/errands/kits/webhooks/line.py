@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from errands import Database
-from errands.kits.webhooks.tables import endpoints, line
+from errands.kits.webhooks.tables import deliveries, line
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +35,25 @@ class Line:
         self._database = database
 
     async def add(self, waiting: Waiting) -> None:
-        """Let it wait behind those that were asked for before it. One that waits already stays where it is;
-        for an endpoint that was removed meanwhile, nothing does."""
-        row = {name: getattr(waiting, name) for name in Waiting.__dataclass_fields__}
+        """Let it wait behind those that were asked for before it.
+
+        Nothing happens if it is there already, or was: the run that brings it may come twice. Nor does
+        anything wait for an endpoint that was removed meanwhile.
+        """
+        tried = select(deliveries.c.id).where(deliveries.c.message_id == waiting.id).limit(1)
         try:
             async with self._database.async_writing() as connection:
-                here = select(endpoints.c.id).where(endpoints.c.id == waiting.endpoint_id)
-                if await connection.scalar(here) is not None:
-                    await connection.execute(insert(line).values(row))
-        except IntegrityError:  # the run that brings it was delivered a second time
+                # In this order: what has left the line is on record before it leaves.
+                await connection.execute(insert(line).values(asdict(waiting)))
+                if await connection.scalar(tried):
+                    await connection.execute(delete(line).where(line.c.id == waiting.id))
+        except IntegrityError:  # it waits, or there is no such endpoint
             return
+
+    @staticmethod
+    async def add_with(session: AsyncSession, waiting: Waiting) -> None:
+        """Let it wait when `session` commits. It must be new."""
+        await session.execute(insert(line).values(asdict(waiting)))
 
     async def first(self, endpoint_id: str) -> Waiting | None:
         """Whose turn it is."""

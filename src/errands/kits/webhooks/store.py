@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from errands import Database, Keyring
 from errands.core import clock
@@ -134,9 +135,9 @@ class WebhookStore(Records):
         found = await self._endpoints(endpoints.c.url == self.canonical(url))
         return found[0] if found else None
 
-    async def for_event(self, event: str) -> Sequence[Endpoint]:
-        """The active endpoints that want `event`."""
-        active = await self._endpoints(endpoints.c.active)
+    async def for_event(self, event: str, session: AsyncSession | None = None) -> Sequence[Endpoint]:
+        """The active endpoints that want `event`; asked in the transaction of `session`, if there is one."""
+        active = await self._endpoints(endpoints.c.active, session=session)
         return [endpoint for endpoint in active if endpoint.wants(event)]
 
     async def remove(self, endpoint_id: str) -> None:
@@ -232,8 +233,12 @@ class WebhookStore(Records):
         """
         return str(self._guard.parse(url).url)
 
-    async def _endpoints(self, *where: ColumnElement[bool]) -> Sequence[Endpoint]:
+    async def _endpoints(
+        self, *where: ColumnElement[bool], session: AsyncSession | None = None
+    ) -> Sequence[Endpoint]:
         query = select(*_COLUMNS).where(*where).order_by(endpoints.c.created_at, endpoints.c.id)
+        if session is not None:
+            return [_endpoint(row) for row in (await session.execute(query)).mappings()]
         async with self._database.async_reading() as connection:
             return [_endpoint(row) for row in (await connection.execute(query)).mappings()]
 

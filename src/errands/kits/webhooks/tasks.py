@@ -11,7 +11,6 @@ from pydantic import Field, StringConstraints
 from errands import Concurrency, Discard, Retry, Run, Unique
 from errands.core import clock
 from errands.kits.webhooks.delivery import Options, Sending, Webhook, deliver
-from errands.kits.webhooks.line import Waiting
 from errands.kits.webhooks.ordered import deliver_line
 from errands.kits.webhooks.provider import Sender
 from errands.kits.webhooks.store import Endpoint, WebhookStore
@@ -74,7 +73,7 @@ def register(app: Errands, options: Options) -> None:
             # The same id each time: a second delivery of this batch sends nothing twice.
             task_id = run.child_id(url)
             if endpoint is not None and endpoint.ordered:
-                webhook = Webhook.of(f"msg_{task_id}", event_type, payload, url, moment)
+                webhook = Webhook.of_batch(run, event_type, payload, url, moment)
                 task_id = await line_up(webhook, endpoint, run, store)
             else:
                 await dispatch_webhook.aapply_async((event_type, payload, url, moment), task_id=task_id)
@@ -97,7 +96,7 @@ def register(app: Errands, options: Options) -> None:
     async def line_up(webhook: Webhook, endpoint: Endpoint, run: Run, store: WebhookStore) -> str:
         """Let it wait for its turn; answers the run that delivers it, as far as that is known by now."""
         position = run.id if _is_v7(run.id) else app.new_id()
-        await store.line.add(Waiting(webhook.id, endpoint.id, position, webhook.event, webhook.body.decode()))
+        await store.line.add(webhook.waiting(endpoint, position))
         return str((await deliver_webhooks_in_order.aapply_async((endpoint.id,))).id)
 
     @app.task(name="replay_webhook", queue=QUEUE, retry=options.retry, **_TIMES)
