@@ -79,12 +79,15 @@ def _never_late(result: Result, label: str) -> Verdict:
     return Verdict(label, words, ours <= theirs)
 
 
-def _light(result: Result, label: str) -> Verdict:
-    found = result.ratio(OURS, "celery", "drain.memory", "default.memory")
-    ours, theirs = result.median(OURS, "drain.memory"), result.median("celery", "default.memory")
-    if found is None or ours is None or theirs is None:
-        return Verdict(label)
-    return Verdict(label, f"{number(ours)} MiB; Celery {number(theirs)}", found <= 1)
+def _light(key: str) -> Callable[[Result, str], Verdict]:
+    def judge(result: Result, label: str) -> Verdict:
+        found = result.ratio(OURS, "celery", key)
+        ours, theirs = result.median(OURS, key), result.median("celery", key)
+        if found is None or ours is None or theirs is None:
+            return Verdict(label)
+        return Verdict(label, f"{number(ours)} MiB; Celery {number(theirs)}", found <= 1)
+
+    return judge
 
 
 def _few_commands(result: Result, label: str) -> Verdict:
@@ -115,7 +118,8 @@ TARGETS = (
     ),
     Target("pick-up, median: at most 1 ms over the raw round trip", _soon),
     Target("pick-up, 99 %: at most the best peer's", _never_late),
-    Target("memory of the worker for 2 cores: at most Celery's as it comes", _light),
+    Target("memory of one worker, each as it comes: at most Celery's", _light("default.memory")),
+    Target("memory of all processes, each at its best for 2 cores: at most Celery's", _light("drain.memory")),
     Target("commands sent to the broker to run a task with its result: at most 4 (dream 1)", _few_commands),
     Target("slowed by events being written: at most 10 %", _slowed(OURS)),
     Target("slowed by events and a beat that moves them into the ledger: at most 10 %", _slowed(LEDGER)),

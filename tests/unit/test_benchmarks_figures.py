@@ -216,19 +216,20 @@ def test_targets_are_judged_beside_the_best_peer() -> None:
 
 def test_targets_that_are_no_ratio() -> None:
     found = result(
-        celery=[{"accept.rate": 100.0, "pickup.p99": 5.0, "default.memory": 90.0}],
+        celery=[{"accept.rate": 100.0, "pickup.p99": 5.0, "default.memory": 90.0, "drain.memory": 90.0}],
         huey=[{"accept.rate": 900.0, "pickup.p99": 2.0}],
         errands=[
             {
                 "accept.rate": 450.0, "pickup.p50": 1.4, "ping.p50": 0.2, "pickup.p99": 2.5,
-                "drain.memory": 91.0, "commands.run": 0.5, "commands.send": 1.0, KEY: 95.0,
+                "default.memory": 60.0, "drain.memory": 91.0, "commands.run": 0.5, "commands.send": 1.0, KEY: 95.0,
             }
         ],
         errands_ledger=rounds(80),
         errands_unrecorded=rounds(100),
     )  # fmt: skip
     reached = {
-        "one by one": True, "pick-up, median": False, "pick-up, 99 %": False, "memory": False,
+        "one by one": True, "pick-up, median": False, "pick-up, 99 %": False,
+        "memory of one worker": True, "memory of all processes": False,
         "commands sent": True, "events being written": True, "beat that moves": False,
     }  # fmt: skip
     assert {words: verdict(found, words).reached for words in reached} == reached
