@@ -2,8 +2,9 @@
 and how exact the limit is over three workers.
 
 Accepting is what an endpoint does: the body is read and checked, and one run is sent; over HTTP, as long as
-the client waited. The limit is 100 in 6 s; what was given is read from the log of the server (MONITOR). On SQLite,
-and on PostgreSQL where ERRANDS_BENCH_POSTGRES_URL names an empty database. Prints a table, and JSON last.
+the client waited. The limit is 100 in 6 s; what was given is read from the server's own log (MONITOR). On
+SQLite, and on PostgreSQL where ERRANDS_BENCH_POSTGRES_URL names an empty database. Prints a table, and JSON
+as its last line.
 """
 
 from __future__ import annotations

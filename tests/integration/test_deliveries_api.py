@@ -131,6 +131,15 @@ async def test_who_is_unknown_is_sent_to_again_only_when_asked(app: Errands, cli
     assert (answer.status_code, answer.json()["recipients"]) == (202, 3)
 
 
+async def test_who_still_waits_when_a_run_has_ended_is_sent_to(app: Errands, client: TestClient) -> None:
+    """Its provider was away, and the tries of the run are used up."""
+    run_id = str(app.tasks["add"].apply_async((1, 2), owner="ann").id)
+    await Deliveries.of(app).begin(Run(run_id, "add"), "mail", [Recipient("p0@example.com")])
+    end(app, run_id)
+    answer = client.post(f"/api/deliveries/{run_id}/resend-failed", headers=ANN)
+    assert (answer.status_code, answer.json()["recipients"]) == (202, 1)
+
+
 async def test_where_nobody_failed_nothing_is_sent(app: Errands, client: TestClient) -> None:
     run_id = str(app.tasks["add"].apply_async((1, 2), owner="ann").id)
     end(app, run_id)

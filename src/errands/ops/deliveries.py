@@ -65,7 +65,8 @@ class DeliveryOps(Actions):
     def resend_failed(
         self, person: Person, run_id: str, *, unknown: bool = False, reason: str | None = None
     ) -> dict[str, Any]:
-        """Send once more to those who bounced or failed: the same run, one attempt further.
+        """Send once more to those who bounced or failed, and to those who still wait though the run has
+        ended: the same run, one attempt further.
 
         Args:
             person: who does it.
@@ -91,12 +92,14 @@ class DeliveryOps(Actions):
         states = REFUSED | {DeliveryState.UNKNOWN} if unknown else REFUSED
         details: dict[str, Any] = {"unknown": unknown, "attempt": run.attempt + 1}
         with self._audited(person, "resend_failed", run_id, reason, details) as connection:
-            again = deliveries.requeue(connection, run_id, states)
-            if not again:
+            deliveries.requeue(connection, run_id, states)
+            again = deliveries.totals(connection, run_id)
+            # Who still waits when a run has ended was never their provider's turn.
+            if not again["queued"] + again["deferred"]:
                 raise ActionRefused("nobody failed, so there is nobody to send to again")
             hop = self._reopen(run, message)
             letters.mark_run_replayed(connection, run_id)
-        return self._send_again(run, message, hop) | {"recipients": again}
+        return self._send_again(run, message, hop) | {"recipients": again["queued"] + again["deferred"]}
 
 
 def _as_dict(row: Delivery, *, in_full: bool) -> dict[str, Any]:
