@@ -11,7 +11,8 @@ from fastapi import FastAPI, Request
 
 from errands.core import clock
 from errands.core.clock import FakeClock
-from errands.kits.storage import FolderStorage, LinkSigner, key_for
+from errands.kits.storage import FolderStorage, LinkSigner, StorageUnavailable, StoredFile, key_for
+from errands.kits.storage.fake import MemoryStorage
 from errands.kits.storage.fastapi import files_router
 
 SIGNER = LinkSigner(b"k" * 32, "https://school.example")
@@ -96,6 +97,20 @@ async def test_a_link_with_an_owner_serves_that_owner_alone(
     assert (await browser.get(url, headers={"x-user": "7"})).status_code == 200
     assert (await browser.get(url, headers={"x-user": "8"})).status_code == 403
     assert (await browser.get(url)).status_code == 403
+
+
+async def test_a_storage_that_does_not_answer_is_not_taken_for_a_file_that_is_gone() -> None:
+    class Away(MemoryStorage):
+        async def info(self, key: str) -> StoredFile:
+            raise StorageUnavailable("slow down", retry_after=16.2)
+
+    storage = Away(SIGNER)
+    app = FastAPI()
+    app.include_router(files_router(storage, SIGNER))
+    url = await storage.link(key_for("a", "b"), filename="a.txt", expires_in=60)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as client:
+        answer = await client.get(url)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "17")
 
 
 async def test_without_a_sign_in_whoever_holds_the_link_is_served(storage: FolderStorage) -> None:

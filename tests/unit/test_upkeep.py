@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +190,24 @@ def test_a_function_gets_what_it_asks_for(app: Errands) -> None:
     assert run(app, "plain") == {"deleted": 4}
     with pytest.raises(Discard, match="plain has no dry run"):
         run(app, "plain", dry_run=True)
+
+
+def test_a_part_of_a_function_will_do_and_a_plain_one_does_not_hold_up_the_loop(app: Errands) -> None:
+    threads: dict[str, int] = {}
+
+    def prune(kind: str, *, shelf: Shelf) -> int:
+        threads["plain"] = threading.get_ident()
+        return len(kind)
+
+    async def look(*, shelf: Shelf) -> int:
+        threads["loop"] = threading.get_ident()
+        return 0
+
+    app.provide(Shelf, Shelf, scope="process")
+    app.use(upkeep.kit([Upkeep("part", call=partial(prune, "four")), Upkeep("look", call=look)]))
+    assert run(app, "part") == {"deleted": 4}
+    assert run(app, "look") == {"deleted": 0}
+    assert threads["plain"] != threads["loop"]
 
 
 def _takes_before(before: datetime) -> int:

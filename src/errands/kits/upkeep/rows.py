@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -25,6 +24,7 @@ from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from errands.core import clock
+from errands.kits.upkeep.calling import called
 from errands.kits.upkeep.declaration import Upkeep
 from errands.store.types import UtcDateTime
 
@@ -99,9 +99,7 @@ class OldRows:
         rows = (await connection.execute(query)).mappings().all()
         if not rows:
             return Chunk(0, since)
-        waits = self._upkeep.archive([dict(row) for row in rows])
-        if inspect.isawaitable(waits):
-            await waits
+        await called(self._upkeep.archive, [dict(row) for row in rows])
         keys_of = [tuple(row[column] for column in self._key) for row in rows]
         return Chunk(await self._delete(connection, keys_of), rows[-1][self.column])
 

@@ -13,6 +13,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from errands import Database, Discard, Retry, Run
 from errands.core import clock
+from errands.kits.upkeep.calling import called
 from errands.kits.upkeep.declaration import Upkeep
 from errands.kits.upkeep.folder import OldFiles
 from errands.kits.upkeep.rows import OldRows
@@ -109,7 +110,7 @@ def _of_call(upkeep: Upkeep) -> Callable[..., Any]:
     call = upkeep.call
     assert call is not None  # noqa: S101 - there is nothing else
     parameters = inspect.signature(call).parameters.values()
-    hints = get_type_hints(call)
+    hints = get_type_hints(call if inspect.isroutine(call) else getattr(call, "func", type(call).__call__))
     asked = {one.name for one in parameters if one.kind is not one.KEYWORD_ONLY and one.default is one.empty}
     plain = {one.name for one in parameters} & {"before", "dry_run"}
     for name in sorted(asked - plain):
@@ -125,9 +126,7 @@ def _of_call(upkeep: Upkeep) -> Callable[..., Any]:
             raise Discard(f"{upkeep.name} has no dry run: its function takes no dry_run")
         if "before" in plain:
             given["before"] = _before(upkeep)
-        count = call(**given)
-        if inspect.isawaitable(count):
-            count = await count
+        count = await called(call, **given)
         if isinstance(count, bool) or not isinstance(count, int):
             raise TypeError(
                 f"the function of {upkeep.name} returned {count!r}; it returns how many it removed"
