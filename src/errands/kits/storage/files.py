@@ -169,6 +169,18 @@ class Files:
         else:
             await self.storage.delete(key)
 
+    async def erase(self, owner: str) -> int:
+        """Delete every file of the owner now, whoever refers to it. Tells how many."""
+        keys = await self._do(None, register.mark_all_of, owner)
+        for key in keys:
+            await self._remove(key)
+        return len(keys)
+
+    def erase_in(self, session: Session, owner: str) -> int:
+        """`erase` for code without asyncio: nobody can refer to them any more, and the next sweep deletes
+        them, without a grace."""
+        return len(register.mark_all_of(session.connection(), owner))
+
     async def sweep(self, *, older_than: timedelta = timedelta(days=1), batch: int = 500) -> Swept:
         """Delete the files that nobody has referred to for `older_than`, and what killed writers left.
 

@@ -163,6 +163,15 @@ def mark_one(connection: Connection, key: str) -> bool:
     return True
 
 
+def mark_all_of(connection: Connection, owner: str) -> list[str]:
+    """Mark every file of the owner, whoever refers to it. Returns their keys."""
+    mine = select(files.c.key).where(files.c.owner == owner)
+    keys = list(connection.scalars(mine.order_by(files.c.key).with_for_update()))
+    connection.execute(delete(references).where(references.c.key.in_(mine)))
+    connection.execute(update(files).where(files.c.owner == owner).values(deleting=True))
+    return keys
+
+
 def hold_marked(connection: Connection, key: str) -> int | None:
     """Hold the row of a marked file to the end of the transaction. Its size; None: somebody else deleted it,
     or is writing it anew."""

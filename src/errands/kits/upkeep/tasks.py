@@ -51,6 +51,7 @@ def _of_rows(upkeep: Upkeep, rows: OldRows, database: Callable[[], Database]) ->
             async with database().async_writing() as connection:
                 began = time.perf_counter()  # it holds, from now on, what others wait for
                 chunk = await rows.delete(connection, before, since)
+            held = time.perf_counter() - began
             if not chunk.deleted:
                 return
             since = chunk.newest
@@ -58,7 +59,7 @@ def _of_rows(upkeep: Upkeep, rows: OldRows, database: Callable[[], Database]) ->
             yield [deleted, count]
             # Half of the time is for others: on SQLite one transaction writes at a time, and those who wait
             # for it look only now and then whether it is over.
-            await asyncio.sleep(min(time.perf_counter() - began, _MOST_REST))
+            await asyncio.sleep(min(held, _MOST_REST))
 
     async def clean(dry_run: bool = False, *, run: Run) -> Result:
         before = rows.before()
