@@ -25,8 +25,7 @@ from errands.kits.tables.threads import aside
 from errands.kits.tables.writers import CONTENT_TYPES, ExportFormat, Style, text, writer
 
 _CHUNK = 1000
-# The suffixes of stored files' keys; the storage kit has none for JSON lines.
-_SUFFIXES = {"csv": ".csv", "xlsx": ".xlsx", "jsonl": ""}
+_SUFFIXES = {"csv": ".csv", "xlsx": ".xlsx", "jsonl": ".jsonl"}
 
 
 @dataclass(frozen=True, slots=True)

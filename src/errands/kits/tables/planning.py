@@ -49,15 +49,14 @@ class Plan:
             FileRefused: the file can't be imported.
         """
         good: list[Row] = []
-        size = taken = 0
+        taken, begin = 0, self.spool.size
         for raw in itertools.islice(self._rows, self._declared.chunk):
             taken += 1
             self.rows += 1
             row = self._check(raw)
             if row is not None:
                 good.append(row)
-            size += sum(len(value) for value in raw.values.values() if isinstance(value, str))
-            if size > _MOST_TEXT:
+            if self.spool.size - begin > _MOST_TEXT:
                 break
         return good if taken else None
 

@@ -39,14 +39,16 @@ class Spool:
         )
         self._connection.execute("BEGIN")
         self.good = 0
+        self.size = 0  # characters that were kept
 
     def add(self, number: int, key: Key, values: dict[str, Any]) -> int | None:
         """Keep a good row. None if it is the first with its key; else the number of the first, and the row is
         not kept."""
-        text = _encode(key)
-        done = self._connection.execute(
-            "INSERT OR IGNORE INTO rows VALUES (?, ?, ?)", (number, text, _encode(values))
-        )
+        # Most keys are one text, which needs no encoding to be told from others.
+        text = "=" + key[0] if len(key) == 1 and type(key[0]) is str else _encode(key)
+        data = _encode(values)
+        self.size += len(data)
+        done = self._connection.execute("INSERT OR IGNORE INTO rows VALUES (?, ?, ?)", (number, text, data))
         if done.rowcount:
             self.good += 1
             return None
@@ -58,8 +60,10 @@ class Spool:
     ) -> None:
         """Keep a refused row."""
         told = _encode([(reason.field, reason.value, reason.message) for reason in reasons])
+        data = _encode(values)
+        self.size += len(data)
         self._connection.execute(
-            "INSERT OR REPLACE INTO refused VALUES (?, ?, ?, ?)", (number, kind, _encode(values), told)
+            "INSERT OR REPLACE INTO refused VALUES (?, ?, ?, ?)", (number, kind, data, told)
         )
 
     def forget_met(self) -> None:

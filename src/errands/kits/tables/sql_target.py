@@ -107,7 +107,8 @@ class SqlTarget(Target):
         dialect = session.get_bind().dialect.name
         insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
         statement = insert(self.table)
-        others = [self._column(field) for field in fields if field not in self._key]
+        columns = [(self._column(field), field) for field in fields]
+        others = [column for column, field in columns if field not in self._key]
         statement = (
             statement.on_conflict_do_update(
                 index_elements=self._key_columns,
@@ -116,9 +117,7 @@ class SqlTarget(Target):
             if others
             else statement.on_conflict_do_nothing(index_elements=self._key_columns)
         )
-        await session.execute(
-            statement, [{self._column(field): row[field] for field in fields} for row in rows]
-        )
+        await session.execute(statement, [{column: row[field] for column, field in columns} for row in rows])
 
     async def _update(
         self, session: AsyncSession, fields: tuple[str, ...], changes: Sequence[Update]
