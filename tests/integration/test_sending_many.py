@@ -219,6 +219,16 @@ async def test_asyncio_code_needs_no_thread_and_one_turn_is_one_call(app: Errand
     assert waiting(app) == 101
 
 
+async def test_asyncio_code_sends_by_name(app: Errands) -> None:
+    direct = await app.asend_task("add", (1, 2))
+    by_celery = await app.asend_task("add", (3,), compression="zlib")
+    assert [facts["args"] for facts in accepted(app)] == [[1, 2], [3]]
+    assert app.live.known(direct.id)
+    assert app.live.known(by_celery.id)
+    with pytest.raises(PayloadTooLarge):
+        await app.asend_task("add", ("x" * 70_000,))
+
+
 async def test_asyncio_code_is_refused_bad_arguments_too(app: Errands) -> None:
     with pytest.raises(InvalidArguments, match="valid integer"):
         await app.tasks["add"].adelay("no number")

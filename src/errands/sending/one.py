@@ -83,18 +83,28 @@ class OneCall(Offloading):
             BrokerUnavailable: the broker did not take the message; the text says what that means.
             celery.exceptions.QueueNotFound: there is no such queue.
         """
-        # A task that is known here says where it waits, also when it is sent by its name.
-        applied = options.pop("task_type", None)  # a call that `Task.apply_async` has checked
-        task = applied or self.tasks.get(name)
-        if applied is None and getattr(task, "function", None) is not None and task.arguments.secrets:
-            args, kwargs = self.prepare(task, args or (), kwargs or {})  # nobody else could seal them
-        options = checked(name, {"countdown": countdown, "eta": eta, **options})
-        payload = partial(any_payload, args, kwargs) if applied else partial(self.by_name, name, args, kwargs)
-        call = self._call(self.context(), name, task, payload, task_id, None, options)
-        if call is None:
-            return self.send_by_celery(name, args, kwargs, task_id=task_id, task_type=task, **options)
-        self._commit([call])
-        return self._result(call)
+        ready = self._named(name, args, kwargs, task_id, {"countdown": countdown, "eta": eta, **options})
+        if not isinstance(ready, Call):
+            return ready()
+        self._commit([ready])
+        return self._result(ready)
+
+    async def asend_task(
+        self,
+        name: str,
+        args: Any = None,
+        kwargs: Any = None,
+        countdown: float | None = None,
+        eta: datetime | str | None = None,
+        task_id: str | None = None,
+        **options: Any,
+    ) -> AsyncResult:
+        """`send_task` for asyncio code: the loop goes on while the broker answers."""
+        ready = self._named(name, args, kwargs, task_id, {"countdown": countdown, "eta": eta, **options})
+        if not isinstance(ready, Call):
+            return await asyncio.to_thread(ready)
+        await self._acommit([ready])
+        return self._result(ready)
 
     def send_call(
         self, task: Task[..., Any], args: Any, kwargs: Any, task_id: str | None, owner: str | None,
@@ -146,6 +156,22 @@ class OneCall(Offloading):
             if plan.direct and not plan.eager and celery.Task.apply_async is _CELERYS:
                 direct = plan
         return Context(direct, self.current_worker_task, self.thread_oid)
+
+    def _named(
+        self, name: str, args: Any, kwargs: Any, task_id: str | None, options: dict[str, Any]
+    ) -> Call | Later:
+        """As `_ready`, of a task that is called by its name."""
+        # A task that is known here says where it waits, also when it is sent by its name.
+        applied = options.pop("task_type", None)  # a call that `Task.apply_async` has checked
+        task = applied or self.tasks.get(name)
+        if applied is None and getattr(task, "function", None) is not None and task.arguments.secrets:
+            args, kwargs = self.prepare(task, args or (), kwargs or {})  # nobody else could seal them
+        options = checked(name, options)
+        payload = partial(any_payload, args, kwargs) if applied else partial(self.by_name, name, args, kwargs)
+        call = self._call(self.context(), name, task, payload, task_id, None, options)
+        if call is not None:
+            return call
+        return partial(self.send_by_celery, name, args, kwargs, task_id=task_id, task_type=task, **options)
 
     def _ready(
         self, context: Context, task: Task[..., Any], args: Any, kwargs: Any, task_id: str | None,
