@@ -204,6 +204,8 @@ class Hub:
                     failing = False
                     while True:
                         message = await pubsub.get_message(timeout=_BLOCK_SECONDS)
+                        if asyncio.current_task() not in self._tasks:
+                            return  # cancelled, which redis-py does not always let through
                         if message is None:
                             continue
                         # Subscribed (again): what was said before was not heard.

@@ -1,4 +1,4 @@
-"""A broadcast whose worker is killed: real processes, a real signal, judged by what the devices noted."""
+"""Notifications by real workers: heard of in a browser; a broadcast whose worker is killed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from errands.kits.push.delivery import SLICE
 from errands.kits.push.tables import notifications
 from errands.store.engine import Database
 from processes import SAMPLE, Worker, until
+from push_browser import first_count, listening, make_api, serving, titles
 
 USERS, PHONES = 1000, 400
 
@@ -70,6 +71,16 @@ def broadcast(valkey_url: str, database: Database, tmp_path: Path) -> Iterator[B
         gc.collect()
         app.database.dispose()
         app.close()
+
+
+async def test_a_browser_hears_of_what_a_worker_does(broadcast: Broadcast) -> None:
+    broadcast.start()
+    with serving(make_api(broadcast.app)) as base:
+        async with listening(base, 7) as events:
+            assert await first_count(events) == 0
+            broadcast.app.tasks["send_bulk_notifications"].delay([6, 7], "Hello", "from a worker")
+            assert await titles(events, 1) == [("Hello", "1")]
+    await broadcast.app.database.adispose()
 
 
 def test_everybody_is_told_and_nobody_twice(broadcast: Broadcast) -> None:
