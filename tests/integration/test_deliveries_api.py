@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from errands import Deliveries, Errands, Run
 from errands.deliveries import Bounced, Delivery, Failed, Outcome, Recipient, Sent, Unknown
 from errands.ops.erase import Erasing
+from errands.store import deliveries as store
 from errands.store import reads
 from errands.store.engine import Database
 from ops_app import ANN, BOB, ROOT, make_api, make_app, record, settings
@@ -138,6 +139,23 @@ async def test_who_still_waits_when_a_run_has_ended_is_sent_to(app: Errands, cli
     end(app, run_id)
     answer = client.post(f"/api/deliveries/{run_id}/resend-failed", headers=ANN)
     assert (answer.status_code, answer.json()["recipients"]) == (202, 1)
+
+
+async def test_whom_a_run_was_sending_to_when_it_ended_is_unknown(app: Errands, client: TestClient) -> None:
+    """Its last attempt was killed, and none followed that would have said so."""
+    run_id = str(app.tasks["add"].apply_async((1, 2), owner="ann").id)
+    await Deliveries.of(app).begin(Run(run_id, "add"), "mail", [Recipient("p0@example.com")])
+    with app.database.writing() as connection:
+        store.claim(connection, run_id, "token", 1)
+    assert get(client, run_id, ANN).json()["totals"]["sending"] == 1
+    end(app, run_id)
+    answer = get(client, run_id, ANN, state="unknown").json()
+    assert (answer["totals"]["sending"], answer["totals"]["unknown"]) == (0, 1)
+    assert [row["state"] for row in answer["deliveries"]] == ["unknown"]
+    again = f"/api/deliveries/{run_id}/resend-failed"
+    assert client.post(again, headers=ANN).status_code == 409
+    answer = client.post(again, headers=ANN, json={"unknown": True})
+    assert (answer.status_code, answer.json()["recipients"]) == (202, 0)
 
 
 async def test_where_nobody_failed_nothing_is_sent(app: Errands, client: TestClient) -> None:

@@ -15,6 +15,7 @@ from errands.ops.errors import RecordUnavailable
 from errands.ops.run_view import iso
 from errands.store import deliveries, letters
 
+State = DeliveryState
 MOST = 1000  # rows in one page
 
 
@@ -47,18 +48,24 @@ class DeliveryOps(Actions):
         run = self._ops.seen(person, run_id)
         open_to = person.sees_personal_data or (run.owner is not None and run.owner == person.id)
         limit = max(1, min(limit, MOST))
+        # Nobody is at it any more, and nobody was left to say so.
+        told_as = {State.SENDING: State.UNKNOWN} if run.state.final else {}
+        wanted = {state, *(kept for kept, told in told_as.items() if told is state)} if state else set()
         try:
             with self._app.database.reading() as connection:
-                rows = deliveries.page(
-                    connection, run_id, after, limit + 1, () if state is None else (state,)
-                )
-                totals = deliveries.totals(connection, run_id)
+                rows = deliveries.page(connection, run_id, after, limit + 1, wanted)
+                totals = deliveries.totals(connection, run_id).as_dict()
         except SQLAlchemyError as exc:
             raise RecordUnavailable("the database does not answer, or has no tables yet") from exc
+        for kept, told in told_as.items():
+            totals[told] += totals[kept]
+            totals[kept] = 0
         return {
             "task_id": run_id,
-            "totals": totals.as_dict(),
-            "deliveries": [_as_dict(row, in_full=open_to) for row in rows[:limit]],
+            "totals": totals,
+            "deliveries": [
+                _as_dict(row, told_as.get(row.state, row.state), in_full=open_to) for row in rows[:limit]
+            ],
             "next": rows[limit - 1].position if len(rows) > limit else None,
         }
 
@@ -94,22 +101,23 @@ class DeliveryOps(Actions):
         with self._audited(person, "resend_failed", run_id, reason, details) as connection:
             deliveries.requeue(connection, run_id, states)
             again = deliveries.totals(connection, run_id)
-            # Who still waits when a run has ended was never their provider's turn.
-            if not again["queued"] + again["deferred"]:
+            # Who still waits when a run has ended never had a turn. The next attempt tells as unknown whom
+            # the last one was sending to: whether that is over, nobody knows here.
+            if not again["queued"] + again["deferred"] + (again["sending"] if unknown else 0):
                 raise ActionRefused("nobody failed, so there is nobody to send to again")
             hop = self._reopen(run, message)
             letters.mark_run_replayed(connection, run_id)
         return self._send_again(run, message, hop) | {"recipients": again["queued"] + again["deferred"]}
 
 
-def _as_dict(row: Delivery, *, in_full: bool) -> dict[str, Any]:
+def _as_dict(row: Delivery, state: DeliveryState, *, in_full: bool) -> dict[str, Any]:
     reason = mask(row.reason)
     if reason and row.address and not in_full:
         reason = reason.replace(row.address, masked(row.address))
     return {
         "position": row.position,
         "recipient": row.address if in_full else masked(row.address),
-        "state": row.state.value,
+        "state": state.value,
         "reason": reason,
         "provider_id": row.provider_id,
         "tries": row.tries,
