@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-KINDS = ("clean", "skewed", "noisy", "low", "photo")
-"""As it left the printer at 300 dpi; turned by 2 degrees; with grain and specks; at 100 dpi; as a camera sees
-it: lit from one side, a little out of focus, in perspective."""
+KINDS = ("clean", "skewed", "steep", "noisy", "low", "tiny", "photo")
+"""As it left the printer at 300 dpi; turned by 2 degrees; by 5; with grain and specks; at 100 dpi; at 75; as
+a camera sees it: lit from one side, a little out of focus, in perspective."""
 
 _FONTS = (
     "ofl/notoserif/NotoSerif[wdth,wght].ttf",
@@ -84,13 +84,14 @@ def letter(number: int, kind: str, seed: int = 1) -> Letter:
     noise = numpy.random.default_rng(chance.getrandbits(32))
     text = LETTERS[number % len(LETTERS)]
     page = _drawn(text, _FONTS[number % len(_FONTS)])
-    if kind == "skewed":
-        angle = chance.choice((-2.0, 2.0))
+    if kind in ("skewed", "steep"):
+        angle = chance.choice((-1, 1)) * (2.0 if kind == "skewed" else 5.0)
         page = page.rotate(angle, Image.Resampling.BICUBIC, fillcolor=255)
     elif kind == "noisy":
         page = _noisy(page, noise)
-    elif kind == "low":
-        page = page.resize((_WIDTH // 3, _HEIGHT // 3), Image.Resampling.LANCZOS)
+    elif kind in ("low", "tiny"):
+        times = 3 if kind == "low" else 4
+        page = page.resize((_WIDTH // times, _HEIGHT // times), Image.Resampling.LANCZOS)
     elif kind == "photo":
         page = _photographed(page, noise, chance)
     elif kind != "clean":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -9,16 +10,18 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import typst
 from PIL import Image
 
-from errands.children import MIB, Limits
+from errands.children import MIB, ChildCrashed, Limits
 from errands.fetching import AddressRefused, Fetcher, FetchRefused, Guard
 from errands.kits.ocr import ImageBounds, LocalOcr, OcrRefused
 from errands.kits.ocr.local import guarded
 from letters import KINDS, LETTERS, error_rate, letter
 from pictures import encoded, photo
+from processes import until
 from programs import tesseract
 
 
@@ -261,6 +264,21 @@ async def test_a_document_that_takes_too_much_harms_nobody_else() -> None:
         await ocr.read(encoded(Image.new("RGB", (7000, 7000), "white"), "PNG"))
     assert (await ocr.read(encoded(Image.new("L", (100, 100), 255), "PNG"))).text == ""
     await ocr.aclose()
+
+
+async def test_a_document_that_computes_for_too_long_is_refused() -> None:
+    ocr = LocalOcr(processes=1, limits=Limits(memory=768 * MIB, cpu_seconds=1))
+    with pytest.raises(OcrRefused, match="more memory or time"):
+        await ocr.read(encoded(photo(3400, 3400), "PNG", compress_level=1))
+    await ocr.aclose()
+
+
+async def test_a_process_that_the_system_kills_is_no_fault_of_the_document(library: LocalOcr) -> None:
+    call = asyncio.ensure_future(library.read(encoded(letter(0, "clean").image, "PNG")))
+    await asyncio.to_thread(until, lambda: [child.kill() for child in psutil.Process().children()])
+    with pytest.raises(ChildCrashed) as caught:
+        await call
+    assert caught.value.may_pass
 
 
 # -- by address
