@@ -293,6 +293,15 @@ async def test_what_else_makes_a_new_file(rig: Rig) -> None:
     assert len({result.file for result in others}) == 6
 
 
+async def test_what_a_query_depends_on_besides_its_filters_makes_another_file(rig: Rig) -> None:
+    def of(school: int) -> Export:
+        return Export(
+            "s", lambda f: all_students(f).where(students.c.id != 100 + school), updated="updated_at"
+        )
+
+    assert (await rig(of(1))).file != (await rig(of(2))).file
+
+
 async def test_a_file_that_is_gone_or_old_is_made_anew(rig: Rig) -> None:
     with clock.use(FakeClock()) as now:
         first = await rig()

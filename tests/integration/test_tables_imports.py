@@ -315,6 +315,7 @@ async def test_rows_that_the_database_refuses_stop_it_as_well(rig: Rig) -> None:
         "20 of 40 rows are refused (50%); more than 20% are not let through. 20 rows before them were written"
     )
     assert await rig.count() == result.counts.created == 20
+    assert (result.counts.refused, len(rig.refused(result))) == (20, 20)
 
 
 async def test_who_may_not_gets_nothing(rig: Rig) -> None:
@@ -395,6 +396,27 @@ async def test_another_file_is_not_gone_on_with(rig: Rig) -> None:
         await rig(lines(10), run=Run("r4", "t"), target=target, chunk=2)
     with pytest.raises(SourceChanged, match="cut off after row 5, and the file is another one now"):
         await rig(lines(11), run=Run("r4", "t", attempt=2), chunk=2)
+
+
+async def test_an_import_that_was_stopped_stays_so_however_often_it_is_tried(rig: Rig) -> None:
+    await rig(lines(100))
+    wrong = lines(100).replace(b"Name", b"Nome")
+    first = await rig(wrong, run=Run("r9", "t"))
+    assert await rig(wrong, run=Run("r9", "t", attempt=2)) == first
+    assert (first.status, (await rig.rows())["C1"]["name"]) == ("stopped", "Name 1")
+
+
+async def test_of_two_attempts_that_begin_at_once_one_writes(rig: Rig) -> None:
+    run = Run("r10", "t")
+
+    class Both(SqlTarget):
+        async def count(self, session: AsyncSession) -> int:
+            await rig(lines(10), run=run)
+            return await super().count(session)
+
+    with pytest.raises(OvertakenImport, match="another attempt has begun to write it"):
+        await rig(lines(10), run=run, target=Both(cadets, "cadet_id"), threshold=None)
+    assert await rig.count() == 10
 
 
 async def test_an_attempt_that_was_overtaken_writes_nothing(rig: Rig) -> None:

@@ -166,7 +166,7 @@ class Exports:
         fingerprint = None
         if state is not None:
             told: list[Any] = [declared.name, format, filters, [[c.name, c.title] for c in columns], state]
-            told += [declared.style.bom, declared.style.delimiter, self._sql(query)]
+            told += [declared.style.bom, declared.style.delimiter, *self._sql(query)]
             fingerprint = hashlib.sha256(json.dumps(told, sort_keys=True, default=text).encode()).hexdigest()
             found = await self._made_before(declared, fingerprint, files)
             if found is not None:
@@ -263,9 +263,11 @@ class Exports:
         expires_at = now + timedelta(seconds=declared.link_for)
         return ExportResult(name=declared.name, link=link, expires_at=expires_at, **made)
 
-    def _sql(self, query: Select[Any]) -> str:
+    def _sql(self, query: Select[Any]) -> tuple[str, Any]:
+        """The query and its values: what it depends on besides the filters, such as whose school it is."""
         dialect = postgresql.dialect() if self._database.dialect == "postgresql" else sqlite.dialect()  # type: ignore[no-untyped-call]
-        return str(query.compile(dialect=dialect))
+        compiled = query.compile(dialect=dialect)
+        return str(compiled), compiled.params
 
 
 def _picker(names: list[str], columns: list[Column]) -> Callable[[Sequence[Any]], Sequence[Any]]:

@@ -144,27 +144,30 @@ class _Job:
             reason = threshold.exceeded(counts, before) if threshold is not None else None
             if dry_run:
                 return await self._result("dry_run", counts, reason)
-            record = Record(
-                id=self._id, name=self._declared.name, run_id=self._run.id,
-                asked_by=None if self._by is None else str(self._by),
-                source=source if isinstance(source, str) else None, sha256=sha256, state="applying",
-                position=0, counts=Counts(), result=None, created_at=clock.now(),
-            )  # fmt: skip
-            await self._imports.journal.begin(record)
             if reason is not None:
-                return await self._finish("stopped", counts, f"{reason}. Nothing was written")
+                result = await self._result("stopped", counts, f"{reason}. Nothing was written")
+                await self._imports.journal.begin(self._record(source, sha256, result))
+                return result
+            record = self._record(source, sha256)
+            await self._imports.journal.begin(record)
             await aside(self._plan.spool.forget_met)
         written, reason = await self._write(record)
         for number, reasons in (await self._imports.journal.refused(self._id)).items():
             await aside(self._plan.refuse, number, reasons)
         written.rows = self._plan.rows
         written.refused, written.duplicates = self._plan.spool.refused, self._plan.spool.duplicates
-        return await self._finish("stopped" if reason else "done", written, reason)
-
-    async def _finish(self, status: Status, counts: Counts, reason: str | None) -> ImportResult:
-        result = await self._result(status, counts, reason)
-        await self._imports.journal.finish(self._id, status, result.as_json())
+        result = await self._result("stopped" if reason else "done", written, reason)
+        await self._imports.journal.finish(self._id, result.status, result.as_json())
         return result
+
+    def _record(self, source: Source, sha256: str, result: ImportResult | None = None) -> Record:
+        return Record(
+            id=self._id, name=self._declared.name, run_id=self._run.id,
+            asked_by=None if self._by is None else str(self._by),
+            source=source if isinstance(source, str) else None, sha256=sha256, position=0, counts=Counts(),
+            state="applying" if result is None else result.status,
+            result=None if result is None else result.as_json(), created_at=clock.now(),
+        )  # fmt: skip
 
     async def _open(self, source: Source) -> str:
         """Begin to read; answers the SHA-256 of what is read."""
@@ -180,7 +183,8 @@ class _Job:
         else:
             opened = given_rows(source, declared.columns, declared.limits, declared.reading)
             self._plan.open(*opened)
-            return hashlib.sha256(json.dumps(source, sort_keys=True, default=str).encode()).hexdigest()
+            text = await aside(json.dumps, source, sort_keys=True, default=str)
+            return hashlib.sha256(text.encode()).hexdigest()
         self._plan.open(*await aside(open_file, path, declared.columns, declared.limits, declared.reading))
         return sha256
 
@@ -216,6 +220,8 @@ class _Job:
                 reason = self._too_many(after.refused)
                 if reason is not None:
                     await session.rollback()
+                    for number, reasons in late:
+                        await aside(self._plan.refuse, number, reasons)
                     return counts, f"{reason}. {counts.taken:,} rows before them were written"
                 await self._imports.journal.advance(session, self._id, position, laid.last, after, late)
             counts, position = after, laid.last

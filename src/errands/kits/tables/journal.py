@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from errands import Database
@@ -54,11 +55,18 @@ class Journal:
         return None if found is None else Record(**{**found, "counts": Counts(**found["counts"])})
 
     async def begin(self, record: Record) -> None:
-        """Note that it is about to write."""
+        """Note that it is about to write; or, with a result, that it is over and has written nothing.
+
+        Raises:
+            OvertakenImport: another attempt has noted it meanwhile.
+        """
         values = {name: getattr(record, name) for name in Record.__dataclass_fields__}
         values |= {"counts": record.counts.as_json(), "updated_at": record.created_at}
-        async with self._database.async_writing() as connection:
-            await connection.execute(insert(imports).values(values))
+        try:
+            async with self._database.async_writing() as connection:
+                await connection.execute(insert(imports).values(values))
+        except IntegrityError as error:
+            raise OvertakenImport(f"import {record.id}: another attempt has begun to write it") from error
 
     async def advance(
         self,
