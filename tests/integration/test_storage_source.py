@@ -66,3 +66,8 @@ def test_settings_that_make_no_sense_are_refused(given: dict[str, str], why: str
     keys = {"s3_access_key_id": None, "s3_secret_access_key": None, **given}
     with pytest.raises(ConfigurationError, match=why):
         storage_from(Settings(home=tmp_path, secret_keys=Keyring.new_key(), **keys))  # type: ignore[arg-type]
+
+
+def test_half_a_pair_of_keys_is_no_matter_to_a_folder(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, secret_keys=Keyring.new_key(), s3_access_key_id="a")
+    assert isinstance(storage_from(settings), FolderStorage)

@@ -91,7 +91,8 @@ def check(settings: Settings) -> None:
         raise ConfigurationError("ERRANDS_STORAGE_URL: the bucket is missing; write s3://bucket/prefix")
     if address.scheme == "file" and (address.netloc or not address.path):
         raise ConfigurationError("ERRANDS_STORAGE_URL: write a folder as file:///path")
-    _credentials(settings)
+    if address.scheme == "s3":
+        _credentials(settings)
 
 
 def _credentials(settings: Settings) -> Credentials | None:
