@@ -20,7 +20,7 @@ from typing import Annotated, Any, NamedTuple
 import psutil
 import typer
 
-from errands import Errands
+from errands import Errands, Keyring
 from errands.broker.queues import depths
 from errands.doors.local.valkey import EmbeddedValkey
 
@@ -28,22 +28,34 @@ ROOT = Path(__file__).parents[1]
 PROGRAM = "benchmarks.programs.rules_work"
 
 
+def _numbers(n: int) -> Iterable[tuple[Any, ...]]:
+    return ((i,) for i in range(n))
+
+
 class Row(NamedTuple):
-    """A task of `programs/rules_work.py`, and the arguments of its calls."""
+    """A task of `programs/rules_work.py`, the arguments of its calls, and what its processes are told."""
 
     name: str
     task: str
-    calls: Callable[[int], Iterable[tuple[Any, ...]]]
+    calls: Callable[[int], Iterable[tuple[Any, ...]]] = _numbers
+    environment: Callable[[], dict[str, str]] = dict
 
 
 ROWS = [
-    Row("without a rule", "without", lambda n: ((i,) for i in range(n))),
-    Row("unique", "unique", lambda n: ((i,) for i in range(n))),
+    Row("without a rule", "without"),
+    Row("unique", "unique"),
     Row("unique, 9 of 10 are duplicates", "unique", lambda n: ((i // 10,) for i in range(n))),
     Row("replace, 9 of 10 are duplicates", "replace", lambda n: ((i // 10,) for i in range(n))),
-    Row("a rate that is never reached", "limited", lambda n: ((i,) for i in range(n))),
-    Row("50 at once, never reached", "by_key", lambda n: ((i,) for i in range(n))),
-    Row("50 at once, always reached", "at_once", lambda n: ((i,) for i in range(n))),
+    Row("a rate that is never reached", "limited"),
+    Row("50 at once, never reached", "by_key"),
+    Row("50 at once, always reached", "at_once"),
+    Row("ten tenants", "fair", lambda n: ((i, i % 10) for i in range(n))),
+    Row("a deadline", "deadline"),
+    Row("a secret", "secret", lambda n: ((i, "open sesame") for i in range(n))),
+    Row("signed", "without", environment=lambda: {"ERRANDS_SIGNING_KEYS": Keyring.new_key()}),
+    Row("100 KB kept apart", "large", lambda n: ((i, "x" * 100_000) for i in range(n))),
+    Row("an effect that is done once", "once"),
+    Row("a loop of ten rows, resumed", "resumed"),
 ]
 
 
@@ -69,6 +81,7 @@ def _apart(row: Row, runs: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder, EmbeddedValkey(Path(folder)) as valkey:
         environment = {
             **os.environ, "ERRANDS_BROKER_URL": valkey.url, "ERRANDS_HOME": folder,
+            "ERRANDS_SECRET_KEYS": Keyring.new_key(), **row.environment(),
             "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
         }  # fmt: skip
         command = [sys.executable, "-m", "benchmarks.rules", "measure", row.name, str(runs)]
@@ -82,6 +95,7 @@ def _measure(name: str, runs: int) -> dict[str, float]:
 
     row = next(row for row in ROWS if row.name == name)
     task = app.tasks[row.task]
+    app.database.upgrade()  # where effects and large arguments are kept
     task.delay(-1)  # the first one makes connections
     before, began = _calls(app), time.perf_counter()
     for call in row.calls(runs):
@@ -107,13 +121,13 @@ def _calls(app: Errands) -> int:
 def _drain(app: Errands, queue: str) -> tuple[float, int, float]:
     """Seconds from the first start to the moment at which nothing waits or is held; calls to find out; the
     worker's seconds of processor time."""
-    stream, looks = app.keys.stream(queue, "normal"), 0
+    looks = 0
 
-    def over() -> bool:
+    def waiting() -> tuple[int, int]:
         nonlocal looks
         looks += 1
         found = depths(app.valkey, app.keys, [queue])[queue]
-        return not found.depth and not found.held
+        return found.depth, found.held
 
     command = [
         sys.executable, "-m", "celery", "-A", f"{PROGRAM}:app", "worker", "-Q", queue, "-c", "100",
@@ -121,9 +135,9 @@ def _drain(app: Errands, queue: str) -> tuple[float, int, float]:
     ]  # fmt: skip
     worker = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        full = int(app.valkey.xlen(stream))  # type: ignore[arg-type]
-        began, busy = _until(lambda: app.valkey.xlen(stream) != full), _busy(worker)
-        return _until(over) - began, looks, _busy(worker) - busy
+        full = waiting()
+        began, busy = _until(lambda: waiting() != full), _busy(worker)
+        return _until(lambda: not any(waiting())) - began, looks, _busy(worker) - busy
     finally:
         worker.terminate()
         worker.wait()

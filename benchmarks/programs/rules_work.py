@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errands import Concurrency, Errands, Limit, Unique
+from errands import Concurrency, Errands, Limit, Run, Secret, Unique
 
 QUEUE = "rules"
 
@@ -39,3 +39,34 @@ async def by_key(n: int) -> None:
 @app.task(name="at_once", queue=QUEUE, ignore_result=True, at_most=Concurrency(50))
 async def at_once(n: int) -> None:
     pass
+
+
+@app.task(name="fair", queue=QUEUE, ignore_result=True, fair_by="tenant")
+async def fair(n: int, tenant: int = 0) -> None:
+    pass
+
+
+@app.task(name="deadline", queue=QUEUE, ignore_result=True, deadline=3600)
+async def deadline(n: int) -> None:
+    pass
+
+
+@app.task(name="secret", queue=QUEUE, ignore_result=True)
+async def secret(n: int, token: Secret[str] = "") -> None:
+    pass
+
+
+@app.task(name="large", queue=QUEUE, ignore_result=True, offload=True)
+async def large(n: int, text: str = "") -> None:
+    pass
+
+
+@app.task(name="once", queue=QUEUE, ignore_result=True)
+async def once(n: int, *, run: Run) -> None:
+    run.once("effect", int, n)
+
+
+@app.task(name="resumed", queue=QUEUE, ignore_result=True)
+async def resumed(n: int, *, run: Run) -> None:
+    for _ in run.resume(range(10)):
+        pass
