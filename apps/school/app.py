@@ -68,7 +68,7 @@ app.use(messaging.kit(tasks=True))
 app.use(push.kit(tasks=True, audience=everybody))
 app.use(ocr.kit())
 app.use(upkeep.kit(UPKEEP))
-app.use(webhooks.kit())
+app.use(webhooks.kit(on_disabled="tell_webhook_disabled"))
 
 app.provide(AsyncSession, lambda: writing_session(app.database))
 app.provide(ReadingSession, lambda: reading_session(app.database))

@@ -199,3 +199,14 @@ async def test_what_there_is_not_and_who_may_not(school: School, admin: dict[str
         assert (await school.http.request(method, url, json=body, headers=student)).status_code == 403, url
         assert (await school.http.request(method, url, json=body)).status_code == 401, url
     assert school.sender.sent == []
+
+
+async def test_the_admins_are_told_of_an_address_that_is_gone(
+    school: School, admin: dict[str, str], hook: dict[str, Any]
+) -> None:
+    school.sender.answer_with(410)
+    await register(school)
+    told = (await school.http.get("/api/notifications", headers=admin)).json()["notifications"]
+    assert [each["title"] for each in told] == ["A webhook was switched off"]
+    assert hook["url"] in told[0]["message"]
+    assert told[0]["data"] == {"endpoint_id": hook["id"]}

@@ -100,6 +100,12 @@ async def set_active(session: AsyncSession, user_id: int, *, active: bool) -> bo
     )
 
 
+async def admins(session: AsyncSession) -> list[int]:
+    """The ids of the admins."""
+    query = select(User.id).where(User.role == Role.ADMIN, User.is_active).order_by(User.id)
+    return list(await session.scalars(query))
+
+
 async def new_reset(session: AsyncSession, user_id: int) -> str:
     """A token that may set a new password once, for 20 minutes."""
     token, now = new_token(), clock.now()
