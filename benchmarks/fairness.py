@@ -2,7 +2,8 @@
 
 Ten runs of a small school are sent again and again: on idle workers; on workers that a large school keeps
 busy without any backlog; beside 50,000 waiting runs of the large school. What is measured is the time from
-the sending of a run to its start, by the record of the run itself. Prints a table, and JSON as its last line.
+the sending of a run to its start, and to its end, by the record of the run itself. Prints a table, and JSON
+as its last line.
 """
 
 from __future__ import annotations
@@ -45,8 +46,12 @@ def main(
         print(f"{name}: {POOLS[name][0]} slots, {POOLS[name][1] * 1000:g} ms a run; ms from sending to start")
         for row in ("idle", "busy", "beside"):
             told = found[name][row]
-            print(f"  {row:7} p50 {told['p50']:8.1f}   p95 {told['p95']:8.1f}")
-        print(f"  p95 beside {runs:,} waiting runs: {found[name]['ratio']:.2f} times that of busy workers")
+            print(
+                f"  {row:7} p50 {told['p50']:8.1f}   p95 {told['p95']:8.1f}"
+                f"   to the end p50 {told['end p50']:8.1f}   p95 {told['end p95']:8.1f}"
+            )
+        print(f"  beside {runs:,} waiting runs: p95 {found[name]['ratio']:.2f} times that of busy workers,")
+        print(f"  and to the end {found[name]['end ratio']:.2f} times that of idle ones")
     print(json.dumps(found))
 
 
@@ -58,12 +63,13 @@ def _measure(pool: str, url: str, folder: Path, runs: int, rounds: int) -> dict[
     def serve(school_id: int, again: bool = False) -> None: ...
 
     def small() -> dict[str, float]:
-        waits: list[float] = []
+        run_ids: list[str] = []
         for _ in range(rounds):
-            waits += _waits(app, serve.delay_many([(SMALL,)] * 10))
-        waits.sort()
-        cuts = statistics.quantiles(waits, n=20, method="inclusive")
-        return {"p50": round(cuts[9], 1), "p95": round(cuts[18], 1)}
+            sent = serve.delay_many([(SMALL,)] * 10)
+            _times(app, sent, "started_at")
+            run_ids += sent
+        starts, ends = _cuts(_times(app, run_ids, "started_at")), _cuts(_times(app, run_ids, "finished_at"))
+        return {"p50": starts[9], "p95": starts[18], "end p50": ends[9], "end p95": ends[18]}
 
     def depth() -> queues.QueueDepth:
         return queues.depths(app.valkey, app.keys, [QUEUE])[QUEUE]
@@ -81,19 +87,24 @@ def _measure(pool: str, url: str, folder: Path, runs: int, rounds: int) -> dict[
         result["left"] = depth().depth
         queues.purge(app.valkey, app.keys, QUEUE)
     result["ratio"] = round(result["beside"]["p95"] / result["busy"]["p95"], 2)
+    result["end ratio"] = round(result["beside"]["end p95"] / result["idle"]["end p95"], 2)
     app.close()
     return result
 
 
-def _waits(app: Errands, run_ids: list[str]) -> list[float]:
-    """Milliseconds from the sending to the start, of each."""
+def _times(app: Errands, run_ids: list[str], moment: str) -> list[float]:
+    """Milliseconds from the sending to that moment, of each."""
 
-    def started() -> list[Any]:
+    def all_told() -> list[Any]:
         found = [run.facts for run in app.live.get_many(run_ids).values()]
-        return found if sum("started_at" in facts for facts in found) == len(run_ids) else []
+        return found if sum(moment in facts for facts in found) == len(run_ids) else []
 
-    facts = _until(started, "the small school's runs have started")
-    return [1000 * (each["started_at"] - each["queued_at"]) for each in facts]
+    facts = _until(all_told, f"all {len(run_ids)} runs of the small school have {moment}")
+    return [1000 * (each[moment] - each["queued_at"]) for each in facts]
+
+
+def _cuts(times: list[float]) -> list[float]:
+    return [round(cut, 1) for cut in statistics.quantiles(sorted(times), n=20, method="inclusive")]
 
 
 @contextmanager
