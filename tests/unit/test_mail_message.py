@@ -129,3 +129,35 @@ def test_the_same_key_gives_the_same_message_id():
     assert first != stable_message_id("run-2", "example.com")
     mail = wire(Message(to="a@example.com", subject="s", text="t", message_id=first))
     assert mail["Message-ID"] == first
+
+
+LONG = "https://school.example/unsubscribe/" + "x" * 200
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"headers": {"List-Unsubscribe": f"<{LONG}>"}}, f"List-Unsubscribe: <{LONG}>"),
+        ({"message_id": f"<{'y' * 150}@example.com>"}, f"Message-ID: <{'y' * 150}@example.com>"),
+        ({"subject": "z" * 300}, f"Subject: {'z' * 300}"),
+        ({"subject": "a  b" + " c" * 60}, None),
+        ({"subject": " spaces  at both ends" + " " * 90}, None),
+        ({"to": [f"Person Number {n} <p{n}@example.com>" for n in range(20)]}, None),
+    ],
+)
+def test_what_is_longer_than_a_line_is_broken_at_spaces_and_never_encoded(values, line):
+    """Nobody may decode what stands in most headers (RFC 2047, 5): a link in them would be none any more."""
+    message = Message(**{"to": "ann@example.com", "subject": "s", "text": "t"} | values)
+    head = message.build("Errands <errands@example.com>").as_bytes().partition(b"\r\n\r\n")[0].decode()
+    assert "=?" not in head
+    lines = head.split("\r\n")
+    assert all(each.strip() for each in lines)
+    if line is not None:
+        assert line in lines
+    else:
+        assert max(map(len, lines)) <= 78 or "subject" in values
+    found = wire(message)
+    if "subject" in values:
+        assert found["Subject"].strip() == values["subject"].strip()
+    if "to" in values:
+        assert [str(each) for each in found["To"].addresses] == values["to"]

@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from email.headerregistry import Address
 from email.message import EmailMessage
-from email.policy import SMTP
 from email.utils import format_datetime, make_msgid
 from types import MappingProxyType
 
 from errands.core import clock
 from errands.kits.mail.errors import InvalidMessage
+from errands.kits.mail.policy import MailPolicy
 
 # Not every server takes 8-bit lines; 7-bit passes everywhere.
-POLICY = SMTP.clone(cte_type="7bit")
+POLICY = MailPolicy(linesep="\r\n", cte_type="7bit")
 
 _MAILBOX = re.compile(r"""(?:(?P<name>[^<>]*)<(?P<angled>[^<>]*)>|(?P<bare>[^<>]*))""", re.DOTALL)
 _SPEC = re.compile(r"""[^\s<>()\[\]\\,;:"@]{1,64}@[^\s<>()\[\]\\,;:"@]{1,190}""")
