@@ -44,15 +44,14 @@ def main(
     exif[0x0112], exif[0x010F] = 6, "A camera"
     data = encoded(photo(width, width * 3 // 4), quality=92, exif=exif)
     found = {"MB of a photograph": len(data) / 1e6}
-    for name, work in (("Pillow plainly", plainly), ("Pillow with draft", with_draft)):
-        # A process of its own: peak memory is never less than it was.
-        with ProcessPoolExecutor(1, get_context("spawn")) as process:
-            rate, of_processor, peak = process.submit(_alone, work, data, images).result()
-        found |= {
-            f"{name}: images/s": rate,
-            f"{name}: images/s of processor time": of_processor,
-            f"{name}: MB at the most": peak,
-        }
+    # A process of its own: peak memory is never less than it was.
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        rate, of_processor, peak = process.submit(_alone, plainly, data, images).result()
+    found |= {
+        "Pillow plainly: images/s": rate,
+        "Pillow plainly: images/s of processor time": of_processor,
+        "Pillow plainly: MB at the most": peak,
+    }
     found |= asyncio.run(_ours(data, images))
     for name, value in found.items():
         print(f"{name:48}{value:>10,.2f}")
@@ -68,8 +67,8 @@ async def _ours(data: bytes, images: int) -> dict[str, float]:
         await one.compress(data, Variant(max_size=BOX))
     found["ours, one at a time: images/s"] = images / (time.perf_counter() - began)
     found["ours, one at a time: images/s of processor time"] = images / (_busy() - busy)
-    [child] = psutil.Process().children()
-    found["ours, one at a time: MB at the most"] = _peak(child.pid)
+    peaks = [_peak(child.pid) for child in psutil.Process().children()]
+    found["ours, one at a time: MB at the most"] = max(peaks)
     for form in FORMATS[1:]:
         began = time.perf_counter()
         for _ in range(images // 4 + 1):
@@ -93,17 +92,6 @@ async def _ours(data: bytes, images: int) -> dict[str, float]:
 def plainly(data: bytes) -> bytes:
     """What is written first."""
     image = ImageOps.exif_transpose(Image.open(BytesIO(data)))
-    return _saved(image)
-
-
-def with_draft(data: bytes) -> bytes:
-    """The same by somebody who has read the whole manual."""
-    image = Image.open(BytesIO(data))
-    image.draft("RGB", (BOX[1], BOX[0]))
-    return _saved(ImageOps.exif_transpose(image))
-
-
-def _saved(image: Image.Image) -> bytes:
     scale = min(1.0, BOX[0] / image.width, BOX[1] / image.height)
     size = round(image.width * scale), round(image.height * scale)
     file = BytesIO()
