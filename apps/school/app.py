@@ -35,6 +35,7 @@ app = Errands(
     ],
     include=[
         "school.people.tasks",
+        "school.people.erasing",
         "school.courses.tasks",
         "school.enrollments.tasks",
         "school.certificates.tasks",

@@ -21,7 +21,7 @@ from errands.kits.mail import FakeMailer, Mailer, Message
 from errands.kits.messaging import FakeMessenger, Messenger
 from errands.kits.storage import Storage, link_signer
 from errands.kits.storage.fake import MemoryStorage
-from errands.kits.webhooks import FakeSender, Guard, Sender, WebhookStore
+from errands.kits.webhooks import FakeSender, Sender
 from errands.worker.effects import InlineEffects
 from errands.worker.inline import InlineRuns
 from errands.worker.loop import process_loop
@@ -131,8 +131,6 @@ async def school_on(
     app._inline_runs, app.inline_effects = InlineRuns(), InlineEffects()
     app._inline_runs.batches.send = app.send_follow_ups
     app.__dict__["database"], app.conf.task_always_eager = database, given.inline
-    guard = Guard(given.webhook_allow)
-    app.provide(WebhookStore, lambda: WebhookStore(database, given.keyring(), guard), scope="process")
     app.provide(Mailer, lambda: mailer, scope="process")
     app.provide(Documents, lambda: documents, scope="process")
     app.provide(Storage, lambda: storage, scope="process")

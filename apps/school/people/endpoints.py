@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from errands.core import clock
@@ -89,7 +90,8 @@ async def me(user: SignedIn) -> dict[str, Any]:
     return {"user_id": user.id, "email": user.email, "full_name": user.full_name, "role": user.role}
 
 
-@router.post("/password-reset", status_code=202)
+# Without a progress_url: it would tell whose box is flooded, since nothing is at work then.
+@router.post("/password-reset", status_code=202, response_class=JSONResponse)
 async def password_reset(body: ResetRequest, session: Writing) -> dict[str, str]:
     """Ask for a link to set a new password. Whether anybody has the address makes no difference here."""
     who = passwords.token_hash(email_key(body.email))

@@ -55,10 +55,13 @@ class WebhooksKit:
         """
         settings = app.settings
         secret = settings.webhook_secret.get_secret_value() if settings.webhook_secret else None
+
+        def guard() -> Guard:
+            allowed = app.settings.webhook_allow
+            return Guard(allowed, allow_http=self._allow_http, setting="ERRANDS_WEBHOOK_ALLOW")
+
         try:
-            guard = Guard(
-                settings.webhook_allow, allow_http=self._allow_http, setting="ERRANDS_WEBHOOK_ALLOW"
-            )
+            guard()
             if secret:
                 signing.key_of(secret)
         except InvalidSecret as exc:
@@ -70,11 +73,11 @@ class WebhooksKit:
         disabling = Disabling(self._disable_after, tell)
 
         def store() -> WebhookStore:
-            return WebhookStore(app.database, app.keyring, guard, disabling)
+            return WebhookStore(app.database, app.keyring, guard(), disabling)
 
         options = Options(self._retry, settings.webhook_url, secret or None)
         app.provide(WebhookStore, store, scope="process")
-        app.provide(Sender, self._sender or (lambda: HttpSender(guard)), scope="process")
+        app.provide(Sender, self._sender or (lambda: HttpSender(guard())), scope="process")
         app.provide(Webhooks, lambda: Webhooks(app, options), scope="process")
         tasks.register(app, options)
 
