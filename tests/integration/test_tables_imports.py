@@ -241,6 +241,18 @@ async def test_what_only_the_database_refuses_is_one_row_and_not_its_chunk(rig: 
     assert [row["cadet_id"] for row in rig.refused(result)] == ["C40", "C55", "C77", "C90"]
 
 
+class Company(BaseModel):
+    id: int
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+async def test_a_key_that_the_database_cannot_even_look_for(rig: Rig, dry_run: bool) -> None:
+    rows = [{"id": 1}, {"id": 10**30}, {"id": 3}]
+    result = await rig(rows, row=Company, key="id", target=SqlTarget(companies, "id"), dry_run=dry_run)
+    assert counts(result) == {"rows": 3, "created": 1, "unchanged": 1, "refused": 1}
+    assert result.refusals[0].row == 2
+
+
 async def test_secrets_are_in_no_result_and_in_no_file(rig: Rig) -> None:
     result = await rig(b"cadet_id,name,pin\nC1,Ann,hunter2\nx,Bob,hunter3\nC1,Ann,hunter4\n")
     assert (await rig.rows())["C1"]["pin"] == "hunter2"
@@ -259,6 +271,8 @@ async def test_stored_files_paths_and_formats(rig: Rig, tmp_path: Path) -> None:
         await Imports(rig.database).run(rig.declared(), stored.key)
     with pytest.raises(FileRefused, match="more than 5 bytes"):
         await rig(stored.key, limits=Limits(bytes=5))
+    with pytest.raises(FileRefused, match="there is no stored file files/none"):
+        await rig("files/none")
 
 
 async def test_too_many_rows(rig: Rig) -> None:

@@ -66,6 +66,8 @@ class FakeFiles:
         return self.files[key]
 
     async def stream(self, key: str) -> AsyncIterator[bytes]:
+        if key not in self.files:
+            raise FileNotFoundError(f"there is no file {key}")
         content = self.files[key].content
         for start in range(0, len(content), 65536):
             yield content[start : start + 65536]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from errands import ConfigurationError
+from errands.kits.tables.cells import shortened
 from errands.kits.tables.errors import FileRefused
 from errands.kits.tables.threads import aside
 
@@ -23,7 +24,11 @@ class Files(Protocol):
         ...
 
     def stream(self, key: str) -> AsyncIterator[bytes]:
-        """The file in pieces."""
+        """The file in pieces.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
         ...
 
     async def exists(self, key: str) -> bool:
@@ -54,16 +59,19 @@ async def fetch(files: Files, key: str, path: Path, most: int) -> str:
     """Copy a stored file to `path`; answers its SHA-256 in hex.
 
     Raises:
-        FileRefused: it has more than `most` bytes.
+        FileRefused: it has more than `most` bytes, or there is none.
     """
     digest, size = hashlib.sha256(), 0
     with await aside(path.open, "wb") as file:
-        async for piece in files.stream(key):
-            size += len(piece)
-            if size > most:
-                raise FileRefused(f"the file has more than {most:,} bytes, which is the limit")
-            digest.update(piece)
-            await aside(file.write, piece)
+        try:
+            async for piece in files.stream(key):
+                size += len(piece)
+                if size > most:
+                    raise FileRefused(f"the file has more than {most:,} bytes, which is the limit")
+                digest.update(piece)
+                await aside(file.write, piece)
+        except FileNotFoundError as error:
+            raise FileRefused(f"there is no stored file {shortened(key)}") from error
     return digest.hexdigest()
 
 
