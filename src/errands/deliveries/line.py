@@ -41,6 +41,7 @@ State = DeliveryState
 Done = tuple[Delivery, Outcome]
 Asking = tuple[Done | None, "asyncio.Future[Delivery | None]"]
 
+_GATHER = 0.004  # seconds
 _PATIENCE = 2.0  # seconds that hands wait for a limit; for a longer wait the run is put off
 _GRACE = 2.0  # seconds that what is under way has to end in when the attempt is cut off
 _TRIES = 6  # of a transaction: what was sent must not be forgotten because the database was away for a moment
@@ -65,6 +66,7 @@ class Line:
         self._database = database
         self._send = send
         self._at_once = at_once
+        self._enough = max(1, at_once // 2)
         self._later = later
         self._limit = limit
         self._ends_at = clock.timestamp() + turn
@@ -137,6 +139,8 @@ class Line:
 
     async def _write(self) -> None:
         while self._asking:
+            if len(self._asking) < self._enough:
+                await asyncio.sleep(_GATHER)  # others end meanwhile, and share the transaction
             asking, self._asking = self._asking, []
             answers = [answer for _, answer in asking]
             try:

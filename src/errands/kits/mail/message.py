@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from email.headerregistry import Address
-from email.message import EmailMessage
+from email.message import EmailMessage, MIMEPart
 from email.utils import format_datetime, make_msgid
 from types import MappingProxyType
 
@@ -20,6 +20,7 @@ from errands.kits.mail.policy import MailPolicy
 # Not every server takes 8-bit lines; 7-bit passes everywhere.
 POLICY = MailPolicy(linesep="\r\n", cte_type="7bit")
 
+_LONGEST_LINE = 998  # RFC 5322, 2.1.1
 _MAILBOX = re.compile(r"""(?:(?P<name>[^<>]*)<(?P<angled>[^<>]*)>|(?P<bare>[^<>]*))""", re.DOTALL)
 _SPEC = re.compile(r"""[^\s<>()\[\]\\,;:"@]{1,64}@[^\s<>()\[\]\\,;:"@]{1,190}""")
 _DOMAIN = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
@@ -113,10 +114,10 @@ class Message:
             raise InvalidMessage("this mail has no sender: set MAIL_FROM, or give Message(sender=…)")
         from_address = parse_address(sender)
         mail = EmailMessage(POLICY)
-        mail["From"] = from_address
-        mail["To"] = [parse_address(address) for address in self.recipients]
+        mail["From"] = _written([from_address])
+        mail["To"] = _written([parse_address(address) for address in self.recipients])
         if self.reply_to:
-            mail["Reply-To"] = parse_address(self.reply_to)
+            mail["Reply-To"] = _written([parse_address(self.reply_to)])
         mail["Subject"] = self.subject
         mail["Date"] = format_datetime(clock.now())
         mail["Message-ID"] = self.message_id or make_msgid(domain=from_address.domain)
@@ -125,10 +126,15 @@ class Message:
             mail["Auto-Submitted"] = "auto-generated"
         for name, value in self.headers.items():
             mail[name] = value
-        mail.set_content(self.text)
-        if self.html is not None:
-            mail.make_alternative(boundary=_boundary())
-            mail.add_alternative(self.html, subtype="html")
+        if self.html is None:
+            _fill(mail, self.text, "plain")
+        else:
+            mail["MIME-Version"] = "1.0"
+            mail["Content-Type"] = f'multipart/alternative; boundary="{_boundary()}"'
+            for subtype, body in (("plain", self.text), ("html", self.html)):
+                part = MIMEPart(POLICY)
+                _fill(part, body, subtype)
+                mail.attach(part)  # type: ignore[arg-type]
         if self.attachments:
             mail.make_mixed(boundary=_boundary())
         for attachment in self.attachments:
@@ -166,6 +172,24 @@ def parse_address(text: str) -> Address:
     if len(name) > 1 and name[0] == name[-1] == '"':
         name = re.sub(r"\\(.)", r"\1", name[1:-1])
     return Address(display_name=name, username=local, domain=domain)
+
+
+def _fill(part: MIMEPart, text: str, subtype: str) -> None:
+    """Give a part its text; by a shorter way than the library's where nothing has to be encoded."""
+    if not text.isascii() or max(map(len, text.splitlines()), default=0) > _LONGEST_LINE:
+        part.set_content(text, subtype=subtype)
+        return
+    if isinstance(part, EmailMessage):
+        part["MIME-Version"] = "1.0"
+    part["Content-Type"] = f'text/{subtype}; charset="utf-8"'
+    part["Content-Transfer-Encoding"] = "7bit"
+    part.set_payload(text if text.endswith("\n") else f"{text}\n")
+
+
+def _written(addresses: list[Address]) -> str | list[Address]:
+    """Addresses for a header; what is not ASCII is encoded by the library."""
+    text = ", ".join(map(str, addresses))
+    return text if text.isascii() else addresses
 
 
 def _boundary() -> str:

@@ -1,4 +1,4 @@
-"""How headers are written: as they are, in lines, and encoded only where they must be."""
+"""How headers are kept and written: as they are, in lines, and encoded only where they must be."""
 
 from __future__ import annotations
 
@@ -17,6 +17,15 @@ class MailPolicy(EmailPolicy):
     The library encodes those (RFC 2047), also where nobody may decode them: a long address in
     `List-Unsubscribe` would be none any more. Here they stay whole.
     """
+
+    def header_store_parse(self, name: str, value: Any) -> tuple[str, Any]:
+        """Plain text is parsed when somebody asks for it, which is seldom, and costs more than all else."""
+        if type(value) is str and value.isascii() and not name.lower().startswith("content-"):
+            if "\r" in value or "\n" in value:
+                raise ValueError(f"a line break in the header {name}")
+            return name, value
+        parsed: tuple[str, Any] = super().header_store_parse(name, value)
+        return parsed
 
     def fold(self, name: str, value: Any) -> str:
         written = _lines(f"{name}: {value}")

@@ -21,6 +21,8 @@ from errands.kits.mail.message import POLICY, Message
 from errands.kits.mail.pool import Pool
 from errands.kits.mail.provider import Receipt
 
+_UTF8 = POLICY.clone(utf8=True)
+
 
 class SmtpMailer:
     """Sends through one SMTP server.
@@ -79,44 +81,45 @@ class SmtpMailer:
     async def send(self, message: Message) -> Receipt:
         mail = message.build(self._sender)
         with _translated(self._where):
-            async with self._envelope(mail) as smtp:
-                answer = await self._content(smtp, mail)
+            async with self._envelope(mail) as (smtp, utf8):
+                answer = await self._content(smtp, mail, utf8)
         return Receipt(str(mail["Message-ID"]), answer)
 
     async def aclose(self) -> None:
         await self._pool.aclose()
 
     @asynccontextmanager
-    async def _envelope(self, mail: EmailMessage) -> AsyncIterator[aiosmtplib.SMTP]:
-        """A connection on which sender and recipients have been accepted."""
-        utf8 = _needs_utf8(mail)
+    async def _envelope(self, mail: EmailMessage) -> AsyncIterator[tuple[aiosmtplib.SMTP, bool]]:
+        """A connection on which sender and recipients have been accepted, and whether they need SMTPUTF8."""
+        sender, recipients = _sender(mail), _recipients(mail)
+        utf8 = not all(address.isascii() for address in (sender, *recipients))
         # RFC 6531. A server without it refuses the parameter, for good.
         options = ["SMTPUTF8"] if utf8 else []
         encoding = "utf-8" if utf8 else "ascii"
         async with self._pool.connection() as lease:
             try:
-                await lease.smtp.mail(_sender(mail), options=options, encoding=encoding)
+                await lease.smtp.mail(sender, options=options, encoding=encoding)
             except (aiosmtplib.SMTPServerDisconnected, aiosmtplib.SMTPSenderRefused) as exc:
                 # The server had closed an idle connection, or says now that it will (421): nothing was sent.
                 if not lease.reused or getattr(exc, "code", 421) != 421:
                     raise
                 await lease.renew()
-                await lease.smtp.mail(_sender(mail), options=options, encoding=encoding)
+                await lease.smtp.mail(sender, options=options, encoding=encoding)
             smtp = lease.smtp
             refused = []
-            for address in mail["To"].addresses:
+            for address in recipients:
                 try:
-                    await smtp.rcpt(address.addr_spec, encoding=encoding)
+                    await smtp.rcpt(address, encoding=encoding)
                 except aiosmtplib.SMTPRecipientRefused as exc:
                     refused.append(exc)
             if refused:
                 raise aiosmtplib.SMTPRecipientsRefused(refused)
-            yield smtp
+            yield smtp, utf8
 
-    async def _content(self, smtp: aiosmtplib.SMTP, mail: EmailMessage) -> str:
+    async def _content(self, smtp: aiosmtplib.SMTP, mail: EmailMessage, utf8: bool) -> str:
         """Send the content. Split from aiosmtplib's own `data()`, which does not tell a failure before the
         content was sent from one after it."""
-        data = normalize_message_line_endings(mail.as_bytes(policy=POLICY.clone(utf8=_needs_utf8(mail))))
+        data = normalize_message_line_endings(mail.as_bytes(policy=_UTF8 if utf8 else POLICY))
         if data.startswith(b"."):
             data = b"." + data
         data = data.replace(b"\r\n.", b"\r\n..") + b".\r\n"
@@ -183,6 +186,5 @@ def _sender(mail: EmailMessage) -> str:
     return str(mail["From"].addresses[0].addr_spec)
 
 
-def _needs_utf8(mail: EmailMessage) -> bool:
-    addresses = (*mail["From"].addresses, *mail["To"].addresses)
-    return not all(address.addr_spec.isascii() for address in addresses)
+def _recipients(mail: EmailMessage) -> list[str]:
+    return [str(address.addr_spec) for address in mail["To"].addresses]
