@@ -12,7 +12,10 @@ stamp   = $(VENV)/.installed-$(1)-$(shell cksum < requirements/$(1).txt | tr ' '
 RUN    := $(call stamp,run)
 DEV    := $(call stamp,dev)
 
-WORKERS := --worker io=emails,progress,webhooks,celery:4 --worker 'cpu=certificates,*:1'
+# What waits runs side by side on one event loop, however long some of it takes; what computes, in two processes.
+# A queue that nobody has named here is read by the second worker: slower, but never unread.
+WORKERS := --worker io=emails,progress,webhooks,files,messaging,notifications,celery \
+           --worker 'cpu=certificates,reports,*:2'
 
 # Many tests wait for servers and processes: one more of them than there are cores keeps the cores busy.
 TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')

@@ -6,7 +6,6 @@ import unicodedata
 from typing import Annotated
 
 from email_validator import EmailNotValidError, validate_email
-from fastapi import Path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 _VISIBLE = frozenset("LNPS")
@@ -54,6 +53,4 @@ FullName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(on
 Title = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(one_line)]
 Email = Annotated[str, Field(min_length=3, max_length=254), AfterValidator(address)]
 Password = Annotated[str, Field(min_length=8, max_length=200)]
-_MOST = 2**31 - 1
-Id = Annotated[int, Path(ge=1, le=_MOST)]  # in an address
-RowId = Annotated[int, Field(ge=1, le=_MOST)]  # in a body
+Id = Annotated[int, Field(ge=1, le=2**31 - 1)]  # of a row, in an address or a body

@@ -53,7 +53,8 @@ async def seed() -> dict[str, Any]:
         "student_password": passwords["student"],
         "hints": [
             f"Sign in at POST /login, also as {INSTRUCTOR} or {_student(0)['email']} (see access.json).",
-            "Walk the whole way, from registration to certificate: make demo",
+            "Walk the whole way, from registration to certificate, payments, files and messages: make demo",
+            "Start work and open the progress_url of the answer in a browser.",
         ],
     }
     if path := os.environ.get("ERRANDS_SEED_FILE"):

@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from errands.doors.fastapi import Person, errands_router
+from errands.doors.fastapi import errands_router
 from errands.kits.push.fastapi import notifications_router
 from errands.kits.storage import Storage, link_signer
 from errands.kits.storage.fastapi import files_router
 from school import errors, limits
-from school.access import SignedIn
+from school.access import person
 from school.app import SCHOOL_NAME, app
 from school.certificates.endpoints import router as certificates
 from school.courses.endpoints import router as courses
@@ -28,6 +28,8 @@ from school.payments.endpoints import router as payments
 from school.people.endpoints import router as people
 from school.people.pages import router as people_pages
 from school.profiles.endpoints import router as profiles
+from school.progress import answers as progress
+from school.progress.endpoints import router as progress_pages
 from school.statistics.endpoints import router as statistics
 from school.students.endpoints import MOST_BYTES as LONGEST_LIST
 from school.students.endpoints import router as students
@@ -49,13 +51,10 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[None]:
     await app.database.adispose()
 
 
-async def person(user: SignedIn) -> Person:
-    """Who asks, in the words of Errands: runs are sent with the user's id as their owner."""
-    return Person(str(user.id), frozenset({user.role}))
-
-
 # Its documentation page works without the internet.
-api = FastAPIOffline(title=SCHOOL_NAME, redoc_url=None, lifespan=_lifespan)
+api = FastAPIOffline(
+    title=SCHOOL_NAME, redoc_url=None, lifespan=_lifespan, default_response_class=progress.Answer
+)
 api.add_middleware(
     limits.BodyLimit,
     larger={
@@ -69,7 +68,7 @@ api.add_middleware(
 errors.install(api)
 for router in (
     people, people_pages, courses, enrollments, certificates, payments, orders, profiles, statistics,
-    messages, notices, students, uploads, webhooks,
+    messages, notices, students, uploads, webhooks, progress_pages,
 ):  # fmt: skip
     api.include_router(router)
 api.include_router(

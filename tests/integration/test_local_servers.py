@@ -17,7 +17,10 @@ import httpx
 import pytest
 from standardwebhooks import Webhook
 
+from errands.doors.local.phone import READ_BYTES, Phone
 from errands.doors.local.ports import free_port
+from errands.kits.messaging import Template, Text
+from errands.kits.messaging.console import ConsoleMessenger
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 
@@ -46,9 +49,13 @@ def smtp_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def mailbox(tmp_path_factory: pytest.TempPathFactory, smtp_port: int) -> Iterator[httpx.Client]:
-    home = tmp_path_factory.mktemp("mailbox")
-    yield from serve("errands.doors.local.mailbox", home, "--smtp-port", str(smtp_port))
+def mail_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mailbox")
+
+
+@pytest.fixture(scope="module")
+def mailbox(mail_home: Path, smtp_port: int) -> Iterator[httpx.Client]:
+    yield from serve("errands.doors.local.mailbox", mail_home, "--smtp-port", str(smtp_port))
 
 
 @pytest.fixture(scope="module")
@@ -180,3 +187,36 @@ def test_malformed_secrets_are_refused(receiver: httpx.Client, content: str) -> 
     answer = receiver.put("/api/secrets", content=content)
     assert answer.status_code == 422
     assert json.loads(answer.content)["detail"]
+
+
+async def test_messages_to_phones_are_shown_as_they_are_written(
+    mailbox: httpx.Client, mail_home: Path
+) -> None:
+    assert mailbox.get("/api/phone").json() == []
+    assert "No message yet" in mailbox.get("/phone").text
+    messenger = ConsoleMessenger(mail_home / "messages.jsonl")
+    await messenger.send("+442079460000", Text("<b>Closed</b> on Friday"))
+    await messenger.send("+442079460001", Template("reminder", {"day": "Friday"}))
+    with (mail_home / "messages.jsonl").open("a") as file:
+        file.write('{"id": "half a li')  # somebody is writing it
+    listed = mailbox.get("/api/phone").json()
+    assert [(each["to"], each["type"]) for each in listed] == [
+        ("+442079460001", "template"),
+        ("+442079460000", "text"),
+    ]
+    assert mailbox.get("/api/phone", params={"to": "+442079460000"}).json() == listed[1:]
+    shown = mailbox.get("/phone").text
+    assert "&lt;b&gt;Closed&lt;/b&gt; on Friday" in shown
+    assert "template reminder" in shown
+    assert "day: Friday" in shown
+
+
+def test_of_many_messages_the_end_is_read(tmp_path: Path) -> None:
+    phone = Phone(tmp_path / "messages.jsonl")
+    line = json.dumps({"to": "+1", "text": "x" * 1000})
+    count = 2 * READ_BYTES // len(line)
+    phone.path.write_text("".join(f'{{"id": {n}, {line[1:]}\n' for n in range(count)))
+    found = phone.newest()
+    assert found[0]["id"] == count - 1
+    assert 0 < len(found) < count
+    assert [each["id"] for each in found] == list(range(count - 1, count - 1 - len(found), -1))

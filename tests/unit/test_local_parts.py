@@ -197,6 +197,7 @@ def test_the_screen_shows_addresses_and_sign_in_whole(tmp_path: Path) -> None:
         "url": "http://127.0.0.1:8000",
         "dashboard_url": "http://127.0.0.1:8000/docs",
         "mail_url": "http://127.0.0.1:1004",
+        "messages_url": "http://127.0.0.1:1004/phone",
         "webhooks_url": "http://127.0.0.1:1005",
         "admin_email": "admin@example.com",
         "admin_password": "[secret]",

@@ -14,7 +14,7 @@ from school.access import Admin, MaybeSignedIn, Reading, Writing, client_address
 from school.app import app
 from school.certificates import links, service
 from school.certificates.numbers import parse
-from school.pages import page
+from school.pages import page, prefers_html
 
 router = APIRouter(prefix="/certificates", tags=["certificates"])
 
@@ -73,7 +73,7 @@ async def check(number: Number, request: Request, session: Reading) -> Response:
         if certificate and valid
         else {}
     )
-    if _prefers_html(request.headers.get("accept", "")):
+    if prefers_html(request):
         return page("certificate", status, valid=valid, revoked=revoked, number=shown, **facts)
     answer: dict[str, object] = {"valid": valid, "number": shown}
     if facts:
@@ -90,11 +90,3 @@ async def revoke(number: Number, _: Admin, session: Writing) -> Response:
     if canonical is None or not await service.revoke(session, canonical):
         raise HTTPException(404, "No certificate has this number.")
     return Response(status_code=204)
-
-
-def _prefers_html(accept: str) -> bool:
-    """Whether an Accept header names HTML before JSON, as browsers' do; `*/*` alone does not."""
-    kinds = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
-    html = kinds.index("text/html") if "text/html" in kinds else None
-    json = kinds.index("application/json") if "application/json" in kinds else len(kinds)
-    return html is not None and html < json

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -14,102 +14,82 @@ import httpx
 import typer
 from rich.console import Console
 from rich.live import Live
-from rich.spinner import Spinner
-from rich.table import Table
 
+from school.demo.certificate import Certificate
+from school.demo.chapter import Chapter
 from school.demo.client import DemoError, School
-from school.demo.story import Story
+from school.demo.screen import Step, draw, keep
+from school.demo.services import Services
 
 
-@dataclass
-class Step:
-    """One row of the table."""
-
-    title: str
-    state: str = "waiting"  # waiting, running, done, failed
-    told: str = ""
-    seconds: float = 0.0
-
-
-def draw(steps: list[Step]) -> Table:
-    """The table as it stands now."""
-    table = Table(title="From registration to certificate", title_justify="left", expand=False)
-    table.add_column("", width=2)
-    table.add_column("Step", no_wrap=True)
-    table.add_column("What happened", overflow="fold")
-    table.add_column("Took", justify="right", no_wrap=True)
-    marks = {"waiting": "[dim]·[/]", "done": "[green]✓[/]", "failed": "[red]✗[/]"}
-    for step in steps:
-        mark = Spinner("dots") if step.state == "running" else marks[step.state]
-        took = f"{step.seconds * 1000:.0f} ms" if step.state in ("done", "failed") else ""
-        style = {"waiting": "dim", "failed": "red"}.get(step.state)
-        table.add_row(mark, step.title, step.told, took, style=style)
-    return table
-
-
-def walk(story: Story, steps: list[Step], refresh: object) -> bool:
-    """Take the steps; True when all of them worked."""
-    for step, (_, act) in zip(steps, story.steps(), strict=True):
+def walk(chapter: Chapter, steps: list[Step], refresh: Callable[[], None]) -> bool:
+    """Take the steps of a chapter; True when all of them worked. Those after one that failed stay untaken."""
+    for step, (_, act) in zip(steps, chapter.steps(), strict=True):
         step.state, begun = "running", time.perf_counter()
 
-        def tell(text: str, step: Step = step) -> None:
-            step.told = text
-            _refresh(refresh, steps)
+        def tell(text: str, done: float | None = None, total: float | None = None, step: Step = step) -> None:
+            step.told, step.done, step.total = text, done or 0, total
+            refresh()
 
-        story.tell = tell
-        _refresh(refresh, steps)
+        chapter.tell = tell
+        refresh()
         try:
             step.told, step.state = act(), "done"
         except (DemoError, httpx.HTTPError) as exc:
-            step.told, step.state = str(exc), "failed"
+            step.told, step.state = str(exc) or type(exc).__name__, "failed"
         step.seconds = time.perf_counter() - begun
-        _refresh(refresh, steps)
+        refresh()
         if step.state == "failed":
             return False
     return True
 
 
-def _refresh(live: object, steps: list[Step]) -> None:
-    if isinstance(live, Live):
-        live.update(draw(steps), refresh=True)
-
-
-def keep(table: Table, path: Path) -> None:
-    """Write the table as an SVG picture."""
-    recorder = Console(record=True, width=104, file=io.StringIO())
-    recorder.print(table)
-    recorder.save_svg(str(path), title="make demo")
+@contextmanager
+def shown(console: Console | None, title: str, steps: list[Step]) -> Iterator[Callable[[], None]]:
+    """A live table of these steps; gives what draws it anew. Without a console nothing is shown."""
+    if console is None:
+        yield lambda: None
+        return
+    with Live(draw(title, steps), console=console, refresh_per_second=10) as live:
+        yield lambda: live.update(draw(title, steps), refresh=True)
+    if not console.is_terminal:
+        console.print()  # on a terminal the table ends its line itself
 
 
 def main(
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object instead of a table")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object instead of tables")] = False,
     picture: Annotated[Path | None, typer.Option(help="keep the end as an SVG picture in this file")] = None,
 ) -> None:
-    """Walk the main job against the running school, and tell what happened."""
+    """Walk the main job and the other services of the running school, and tell what happened."""
     console = Console(stderr=as_json)
+    begun, worked = time.perf_counter(), True
     try:
         with School() as school:
-            story = Story(school, tell=lambda text: None)
-            steps = [Step(title) for title, _ in story.steps()]
-            begun = time.perf_counter()
-            if as_json:
-                worked = walk(story, steps, None)
-                seconds = round(time.perf_counter() - begun, 3)
-                answer = {"ok": worked, "seconds": seconds, "steps": [asdict(step) for step in steps]}
-                sys.stdout.write(json.dumps(answer, ensure_ascii=False, indent=2) + "\n")
-            else:
-                with Live(draw(steps), console=console, auto_refresh=True) as live:
-                    worked = walk(story, steps, live)
-                if picture is not None:
-                    keep(draw(steps), picture)
+            first = Certificate(school)
+            second = Services(first)
+            taken: list[tuple[Chapter, list[Step]]] = [
+                (chapter, [Step(title) for title, _ in chapter.steps()]) for chapter in (first, second)
+            ]
+            for chapter, steps in taken:
                 if worked:
-                    console.print(
-                        f"All of it took [bold]{time.perf_counter() - begun:.1f} s[/]. "
-                        f"Mail: {school.access['mail_url']}  Webhooks: {school.access['webhooks_url']}"
-                    )
+                    with shown(None if as_json else console, chapter.title, steps) as refresh:
+                        worked = walk(chapter, steps, refresh)
+            seconds = time.perf_counter() - begun
     except DemoError as exc:
         console.print(f"[red]demo: {exc}[/]")
         raise SystemExit(1) from exc
+    if as_json:
+        told = [step.as_dict(chapter.title) for chapter, steps in taken for step in steps]
+        answer = {"ok": worked, "seconds": round(seconds, 3), "steps": told}
+        sys.stdout.write(json.dumps(answer, ensure_ascii=False, indent=2) + "\n")
+    elif worked:
+        console.print(f"All of it took [bold]{seconds:.1f} s[/]. What it sent can be looked at:")
+        console.print(f"  mails     {school.access['mail_url']}")
+        console.print(f"  messages  {school.access['messages_url']}")
+        console.print(f"  webhooks  {school.access['webhooks_url']}")
+        console.print(f"  the progress page of the messages  {second.progress_url}", soft_wrap=True)
+    if picture is not None:
+        keep([draw(chapter.title, steps) for chapter, steps in taken], picture)
     raise SystemExit(0 if worked else 1)
 
 

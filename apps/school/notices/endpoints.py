@@ -10,7 +10,7 @@ from pydantic import Field
 from errands.kits.push.tasks import Message, Title
 from school import dispatch
 from school.access import Admin, Instructor, Writing
-from school.fields import Input, RowId
+from school.fields import Id, Input
 from school.people.tables import Role
 
 router = APIRouter(tags=["notifications"])
@@ -19,7 +19,7 @@ MOST_BYTES = 2 * 1024 * 1024  # 100,000 ids
 
 
 class Notification(Input):
-    user_ids: Annotated[list[RowId], Field(min_length=1, max_length=100_000)]
+    user_ids: Annotated[list[Id], Field(min_length=1, max_length=100_000)]
     title: Title
     message: Message
 

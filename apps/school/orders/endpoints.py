@@ -9,7 +9,7 @@ from pydantic import Field
 
 from school import dispatch
 from school.access import Reading, SignedIn, Student, Writing
-from school.fields import Id, Input, RowId
+from school.fields import Id, Input
 from school.idempotency import IdempotencyKey, used_otherwise
 from school.orders import service
 from school.payments.endpoints import Amount
@@ -18,7 +18,7 @@ router = APIRouter(tags=["orders"])
 
 
 class NewOrder(Input):
-    course_ids: Annotated[list[RowId], Field(min_length=1, max_length=50)]
+    course_ids: Annotated[list[Id], Field(min_length=1, max_length=50)]
     amount: Amount
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from school import dispatch
 from school.access import Reading, SignedIn, Student, Writing
 from school.courses import service as courses
-from school.fields import Id, Input, RowId
+from school.fields import Id, Input
 from school.idempotency import IdempotencyKey, used_otherwise
 from school.payments import service
 
@@ -21,7 +21,7 @@ Amount = Annotated[Decimal, Field(gt=0, le=100_000, max_digits=8, decimal_places
 
 
 class NewPayment(Input):
-    course_id: RowId
+    course_id: Id
     amount: Amount
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator
+from typing import Protocol
 
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from errands.doors.fastapi.route import NO_STORE
-from errands.ops.watch import Message, Watch
+from errands.ops.watch import Message
 
 _HEADERS = NO_STORE | {
     "X-Accel-Buffering": "no",  # nginx would keep events back until it has a page of them
@@ -34,10 +35,18 @@ def encode(message: Message) -> bytes:
     return ("\n".join(lines or [": still here"]) + "\n\n").encode()
 
 
-class EventResponse(StreamingResponse):
-    """Sends what a `Watch` tells, and closes it, however the connection ends."""
+class Messages(Protocol):
+    """What tells messages until there are no more, or until it is closed; a `Watch`, for example."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __aiter__(self) -> AsyncIterator[Message]: ...
+
+    def close(self) -> None: ...
+
+
+class EventResponse(StreamingResponse):
+    """Sends messages, and closes what tells them, however the connection ends."""
+
+    def __init__(self, watch: Messages) -> None:
         self._watch = watch
         super().__init__(_encoded(watch), media_type="text/event-stream", headers=_HEADERS)
 
@@ -48,7 +57,7 @@ class EventResponse(StreamingResponse):
             self._watch.close()
 
 
-async def _encoded(watch: Watch) -> AsyncIterator[bytes]:
+async def _encoded(watch: Messages) -> AsyncIterator[bytes]:
     yield encode(Message(reconnect=_FIRST_RECONNECT))
     async for message in watch:
         yield encode(message)

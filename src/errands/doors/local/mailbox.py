@@ -9,6 +9,7 @@
 | `GET /api/messages?to=<address>` | JSON list, newest first: id, from, to (a list), subject, text, html, attachments [{filename, content_type, size, url}], received_at |
 | `GET /api/messages/<id>` | one of these |
 | `DELETE /api/messages` | empties the inbox; 204 |
+| `GET /phone`, `GET /api/phone?to=<number>` | what was sent to phones, where that goes into a file: see `phone.py` |
 """  # noqa: E501 - a table row cannot be broken
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from starlette.routing import Route
 
 from errands.doors.local.mail_store import Mail, MailStore
 from errands.doors.local.pages import application, arguments, not_found, page, serve
+from errands.doors.local.phone import FILE, Phone
 from errands.doors.local.ports import LOOPBACK
 
 MOST_BYTES = 30_000_000
@@ -110,7 +112,7 @@ class Handler:
         return "250 OK: caught"
 
 
-def create(store: MailStore, smtp_port: int) -> Starlette:
+def create(store: MailStore, smtp_port: int, phone: Phone) -> Starlette:
     """The page and its API; the SMTP server runs as long as it does."""
 
     def session() -> SMTP:
@@ -135,6 +137,7 @@ def create(store: MailStore, smtp_port: int) -> Starlette:
             Route("/api/messages", mailbox.api_list, methods=["GET"]),
             Route("/api/messages", mailbox.api_empty, methods=["DELETE"]),
             Route("/api/messages/{mail_id}", mailbox.api_message),
+            *phone.routes(),
         ],
         lifespan=catching,
     )
@@ -152,7 +155,8 @@ def main() -> None:
     parser = arguments("Catches mails and shows them.")
     parser.add_argument("--smtp-port", type=int, required=True, help="port to take mails on, on 127.0.0.1")
     options = parser.parse_args()
-    serve(create(MailStore(Path(options.home) / "mail"), options.smtp_port), options.http_port)
+    home = Path(options.home)
+    serve(create(MailStore(home / "mail"), options.smtp_port, Phone(home / FILE)), options.http_port)
 
 
 if __name__ == "__main__":

@@ -206,6 +206,7 @@ class LocalRun:
             "admin_email": None,
             "admin_password": None,
             "mail_url": f"http://{LOOPBACK}:{self.ports.mail}",
+            "messages_url": f"http://{LOOPBACK}:{self.ports.mail}/phone",
             "webhooks_url": f"http://{LOOPBACK}:{self.ports.webhooks}",
             "dashboard_url": f"{url}/docs",
             "broker_url": self.valkey.url,

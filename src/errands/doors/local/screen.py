@@ -21,6 +21,7 @@ def ready_screen(access: dict[str, Any], home: Path, seconds: float, hints: Sequ
         ("Application", "url"),
         ("Try its endpoints", "dashboard_url"),
         ("Caught mails", "mail_url"),
+        ("Messages to phones", "messages_url"),
         ("Webhooks arrived", "webhooks_url"),
     ):
         table.add_row(label, Text(str(access[key])))

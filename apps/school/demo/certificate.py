@@ -1,40 +1,38 @@
-"""The story that the demo tells, step by step."""
+"""The first chapter: one new student's way from registration to a certificate."""
 
 from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
+from school.demo.chapter import Chapter, Steps
 from school.demo.client import DemoError, School, wait_for
 
 EVENTS = ["user.registered", "course.enrolled", "course.completed", "certificate.generated"]
 LESSONS = ["Reading the sky", "Clouds and fronts", "Measuring wind", "A forecast of one's own"]
 
-Tell = Callable[[str], None]
 
+class Certificate(Chapter):
+    """The main job of the school."""
 
-class Story:
-    """One new student's way from registration to a certificate. Each public method is a step, in order.
+    title = "From registration to certificate"
 
-    A step returns a few words on what happened. `tell` hears of what goes on meanwhile.
-    """
-
-    def __init__(self, school: School, tell: Tell) -> None:
-        self.school = school
-        self.tell = tell
+    def __init__(self, school: School) -> None:
+        super().__init__(school)
         self.mark = secrets.token_hex(4)
         self.name = "José Müller-राज 王"
         self.email = f"jose.{self.mark}@example.com"
         self.password = secrets.token_urlsafe(12)
         self.hook = f"demo-{self.mark}"
-        self.webhook_id: Any = None
+        self.webhook_id = ""
+        self.user_id: Any = None
+        self.student = ""
         self.course: dict[str, Any] = {}
         self.enrollment: Any = None
         self.certificate: dict[str, Any] = {}
 
-    def steps(self) -> list[tuple[str, Callable[[], str]]]:
+    def steps(self) -> Steps:
         """The steps with their titles."""
         return [
             ("Register a webhook", self.register_webhook),
@@ -52,21 +50,13 @@ class Story:
         ]
 
     def register_webhook(self) -> str:
-        access = self.school.access
-        admin = self.school.sign_in(access["admin_email"], access["admin_password"])
-        url = f"{access['webhooks_url']}/hook/{self.hook}"
-        made = self.school.call(
-            "POST", "/webhooks", expect=201, token=admin, json={"url": url, "events": EVENTS}
-        )
-        self.webhook_id = made["id"]
-        self.school.call(
-            "PUT", f"{access['webhooks_url']}/api/secrets", expect=204, json={self.hook: made["secret"]}
-        )
+        self.webhook_id = self.school.hook(self.hook, EVENTS)
         return f"{len(EVENTS)} events; the secret was shown once"
 
     def register(self) -> str:
         body = {"email": self.email, "password": self.password, "full_name": self.name}
         answer = self.school.call("POST", "/register", expect=201, json=body)
+        self.user_id = answer["user_id"]
         self.student = self.school.sign_in(self.email, self.password)
         return str(answer["status"])
 
@@ -74,8 +64,7 @@ class Story:
         return self._mail("welcome")
 
     def make_course(self) -> str:
-        access = self.school.access
-        instructor = self.school.sign_in(access["instructor_email"], access["instructor_password"])
+        instructor = self.school.token("instructor")
         body = {"title": f"Weather for Sailors {self.mark}", "lessons": LESSONS}
         self.course = self.school.call("POST", "/courses", expect=201, token=instructor, json=body)
         return f"{self.course['title']}, {len(LESSONS)} lessons"
@@ -103,7 +92,7 @@ class Story:
                     f"progress of {expected} %",
                 )
             )
-            self.tell(f"{seen[-1]} %")
+            self.tell(f"{seen[-1]} %", seen[-1], 100)
         return " → ".join(f"{value} %" for value in seen)
 
     def completion(self) -> str:
@@ -150,9 +139,7 @@ class Story:
         mine = Counter(item["event"] for item in arrived if self._is_mine(item))
         if any(count != 1 for count in mine.values()):
             raise DemoError(f"each event was expected once: {dict(mine)}")
-        access = self.school.access
-        admin = self.school.sign_in(access["admin_email"], access["admin_password"])
-        self.school.call("DELETE", f"/webhooks/{self.webhook_id}", expect=204, token=admin)
+        self.school.unhook(self.webhook_id)
         return f"{sum(mine.values())} events, each once, all signatures hold"
 
     def _mail(self, word: str) -> str:

@@ -1,0 +1,1 @@
+"""Pages on which people watch the work they have asked for."""
