@@ -9,6 +9,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from celery import chord
+from celery.exceptions import ChordError
 
 from errands import State
 from errands.beat.recorder import Recorder
@@ -116,6 +118,21 @@ def test_what_was_revoked_does_not_start_whatever_is_restarted(
     last(work)
     assert work.words("noted") == ["last"]
     assert {work.run(run_id).state for run_id in ids} == {State.REVOKED}
+
+
+def test_a_chord_hears_that_a_part_of_it_was_revoked(work: Work) -> None:
+    """One that no worker has seen, and one that ends at its next step; else its body is awaited for ever."""
+    note, tell = work.app.tasks["note"], work.app.tasks["tell"]
+    waiting = chord([note.si("a"), note.si("b")])(note.si("body"))
+    revoke(work, waiting.parent.results[0].id)
+    work.start(concurrency=4)
+    at_work = chord([note.si("c"), tell.si()])(note.si("body"))
+    work.wait_for("begun")
+    revoke(work, at_work.parent.results[1].id)
+    for result in (waiting, at_work):
+        until(result.ready, 60, "the body is told")
+        assert isinstance(result.result, ChordError)
+    assert sorted(work.words("noted")) == ["b", "c"]
 
 
 def test_a_revoked_run_is_remembered_while_its_message_may_wait(valkey_url: str, tmp_path: Path) -> None:

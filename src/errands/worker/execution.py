@@ -26,6 +26,7 @@ from errands.core.events import Event, Kind
 from errands.core.outcome import Again, Done, Outcome, Over, decide
 from errands.core.payloads import FIELD
 from errands.core.scrubbing import harmless, variants
+from errands.core.states import State
 from errands.worker import admission, deadlines, renewed
 from errands.worker.host import Host
 from errands.worker.loop import process_loop
@@ -98,6 +99,8 @@ def admit(task: Any, request: Any) -> Run:
     if verdict in _NOT_STARTED:
         if about == "batch":  # just now, and nobody else tells those who wait for its result
             task.backend.mark_as_revoked(request.id, "its batch was revoked", request=request)
+        elif verdict is Verdict.REFUSED:
+            tell_chord(task, request)
         logger.info("%s[%s] is not started: %s", task.name, request.id, _NOT_STARTED[verdict])
         raise Ignore(_NOT_STARTED[verdict])
     if verdict is Verdict.OK and 1 < deliveries >= host.settings.max_deliveries and has_neighbours():
@@ -214,6 +217,18 @@ def wait_alone(task: Any, request: Any, envelope: dict[str, Any], hop: int) -> R
     return say_started(task, request, envelope, hop, counted=True)
 
 
+def tell_chord(task: Any, request: Any) -> None:
+    """Let the chord that a run is a part of hear that it was revoked, or its body waits for ever.
+
+    Celery's worker does so where it remembers that the run was revoked; ours may have been started since.
+    """
+    if not request.chord or request.is_eager:
+        return
+    run = task.app.live.get(request.id)
+    if run is not None and run.state is State.REVOKED:
+        task.backend.mark_as_revoked(request.id, "revoked", request=request)
+
+
 def try_once(task: Any, request: Any, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
     """Call the task's function with its arguments and resources; say what came of it."""
     host: Host = task.app
@@ -262,6 +277,7 @@ def _stopped(task: Any, request: Any, run: Run, error: BaseException, secrets: l
     group = error if isinstance(error, BaseExceptionGroup) else BaseExceptionGroup("", [error])
     if group.subgroup(RunCancelled) is not None:
         why = run.leave()
+        tell_chord(task, request)
         logger.info("%s[%s] ends here: %s", task.name, run.id, why)
         raise Ignore(why) from error
     if group.subgroup(HandOver) is not None:
