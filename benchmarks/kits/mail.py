@@ -1,9 +1,9 @@
 """`python -m benchmarks.kits.mail`: personal mails to a local sink in a second, with a row for each
 recipient, beside a loop of the standard library's smtplib with a connection a mail, which keeps no rows.
 
-The sink is an aiosmtpd of its own process; both sides fill in the same template, and write it their own way. Rows are in
-SQLite, and in PostgreSQL where ERRANDS_BENCH_POSTGRES_URL names an empty database. Prints a table, and JSON
-as its last line.
+The sink is an aiosmtpd of its own process; both sides fill in the same template, and write it their own way.
+Rows are in SQLite, and in PostgreSQL where ERRANDS_BENCH_POSTGRES_URL names an empty database. Prints a table,
+and JSON as its last line.
 """
 
 from __future__ import annotations
