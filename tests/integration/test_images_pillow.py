@@ -13,13 +13,15 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
-from errands.children import MIB, Limits
+from errands.children import MIB, ChildCrashed, Limits
 from errands.kits.images import CompressedImage, ImageBounds, ImageRefused, PillowImages, Variant
 from errands.kits.images.pillow import LIMITS
 from pictures import decoded, encoded, photo
+from processes import until
 
 RED, GREEN, BLUE, WHITE = (200, 20, 20), (20, 200, 20), (20, 20, 200), (255, 255, 255)
 
@@ -417,6 +419,23 @@ async def test_images_are_made_side_by_side() -> None:
     images = PillowImages(processes=2)
     made = await asyncio.gather(*(images.compress(encoded(photo(600, 400, seed))) for seed in range(6)))
     assert len({each.sha256 for [each] in made}) == 6
+    await images.aclose()
+
+
+async def test_a_process_that_the_system_kills_is_no_fault_of_the_image(images: PillowImages) -> None:
+    call = asyncio.ensure_future(images.compress(encoded(photo(3000, 2000))))
+    await asyncio.to_thread(until, lambda: [child.kill() for child in psutil.Process().children()])
+    with pytest.raises(ChildCrashed) as caught:
+        await call
+    assert caught.value.may_pass
+
+
+async def test_an_image_that_computes_for_too_long_is_refused() -> None:
+    images = PillowImages(limits=Limits(memory=768 * MIB, cpu_seconds=1), processes=1)
+    data = encoded(photo(3000, 3000), "PNG", compress_level=1)
+    sizes = [Variant(max_size=(3000 - number, 3000), format="avif", quality=100) for number in range(4)]
+    with pytest.raises(ImageRefused, match="more memory or time"):
+        await images.compress(data, *sizes)
     await images.aclose()
 
 

@@ -155,16 +155,16 @@ class Children:
 
     def _take(self) -> Child:
         with self._lock:
-            # The one used last: those that are not needed come to the end of their patience.
-            while self._idle:
-                child = self._idle.pop()
-                if child.alive:
-                    break
+            for child in [each for each in self._idle if not each.alive]:
+                self._idle.remove(child)
                 child.close()
-            else:
-                child = Child(self.name, self.limits, self._prepare, self._environment)
+            # The one used last: those that are not needed come to the end of their patience.
+            child = self._idle.pop() if self._idle else self._started()
             self._busy.add(child)
             return child
+
+    def _started(self) -> Child:
+        return Child(self.name, self.limits, self._prepare, self._environment)
 
     def _give_back(self, child: Child) -> None:
         with self._lock:
