@@ -2,8 +2,8 @@
 recipient, beside a loop of the standard library's smtplib with a connection a mail, which keeps no rows.
 
 The sink is an aiosmtpd of its own process; both sides fill in the same template, and write it their own way.
-Rows are in SQLite, and in PostgreSQL where ERRANDS_BENCH_POSTGRES_URL names an empty database. Prints a table,
-and JSON as its last line.
+Rows are in SQLite, and in PostgreSQL where ERRANDS_BENCH_POSTGRES_URL names an empty database. It prints a
+table, and JSON as its last line.
 """
 
 from __future__ import annotations
