@@ -320,16 +320,22 @@ async def test_too_many_refused_rows_stop_it(rig: Rig) -> None:
 
 
 async def test_rows_that_the_database_refuses_stop_it_as_well(rig: Rig) -> None:
-    text = b"cadet_id,name,company_id\n" + b"".join(
-        b"C%d,N,%d\n" % (n, 1 if n < 20 else 99) for n in range(40)
-    )
-    result = await rig(text, chunk=10)
+    bad = [n for n in range(20, 60) if n % 2]
+    rows = [{"cadet_id": f"C{n}", "name": "N", "company_id": 99 if n in bad else 1} for n in range(60)]
+    result = await rig(rows, chunk=10)
     assert result.status == "stopped"
     assert result.reason == (
-        "20 of 40 rows are refused (50%); more than 20% are not let through. 20 rows before them were written"
+        "15 of 60 rows are refused (25%); more than 20% are not let through. 30 rows before them were written"
     )
-    assert await rig.count() == result.counts.created == 20
-    assert (result.counts.refused, len(rig.refused(result))) == (20, 20)
+    assert await rig.count() == result.counts.created == 30
+    assert (result.counts.refused, len(rig.refused(result))) == (15, 15)
+
+
+async def test_rows_that_are_refused_by_what_is_there_count_once(rig: Rig) -> None:
+    """15 of 100 before it is written, and the same 15 when it is: below the threshold of 20 in 100."""
+    await rig(lines(85))
+    result = await rig(lines(100), mode="update")
+    assert (result.status, counts(result)) == ("done", {"rows": 100, "unchanged": 85, "refused": 15})
 
 
 async def test_who_may_not_gets_nothing(rig: Rig) -> None:
