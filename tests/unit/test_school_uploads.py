@@ -15,6 +15,8 @@ from errands import Database
 from errands.kits.documents import Report
 from errands.kits.push import NotificationStore
 from errands.kits.storage import Files
+from letters import error_rate, letter
+from pictures import encoded
 from school.app import app
 from school.people.tables import Role
 from school.testing import School, school_on
@@ -106,6 +108,16 @@ async def test_a_photo_that_is_none_is_refused_with_a_word_to_its_owner(school: 
     assert "image" in step["error"]
     shown = (await school.http.get(f"/uploads/{made.json()['upload_id']}", headers=ann)).json()
     assert shown["photos"] == []
+
+
+async def test_a_letter_is_read_and_its_owner_told(lite: School) -> None:
+    ann, page = await lite.user("ann@example.org"), letter(0, "clean")
+    made = await upload(lite, ann, "letter.png", encoded(page.image, "PNG"), "letter")
+    run = await task(lite, ann, made.json()["task_id"])
+    assert error_rate(run["result"]["text"], page.text) < 0.05
+    assert run["result"]["confidence"] > 60
+    assert await notices(next(iter(lite.emails))) == ["Your letter was read"]
+    assert (await upload(lite, ann, "letter.txt", b"x", "letter")).status_code == 415
 
 
 async def test_several_files_are_counted_together(school: School) -> None:
