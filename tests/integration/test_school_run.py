@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,6 +21,9 @@ import httpx
 import pytest
 from pypdf import PdfReader
 
+from school.app import app
+from school.demo import making
+
 ROOT = Path(__file__).parents[2]
 SECONDS = 90
 OURS = ("ERRANDS_", "SMTP_", "EMAIL_", "CELERY_", "DATABASE_URL", "REDIS_URL", "TASKS_", "WEBHOOK_", "PORT")
@@ -29,7 +34,8 @@ pytestmark = pytest.mark.timeout(240)
 class LocalSchool:
     """What a newcomer has after `make up`."""
 
-    def __init__(self, access: dict[str, Any]) -> None:
+    def __init__(self, home: Path, access: dict[str, Any]) -> None:
+        self.home = home
         self.access = access
         self.api = httpx.Client(base_url=access["url"], timeout=30)
         self.hook = f"{access['webhooks_url']}/hook/school"
@@ -76,6 +82,13 @@ class LocalSchool:
 
         return dict(self.until(over))
 
+    def watched(self, answer: httpx.Response) -> list[dict[str, Any]]:
+        """What the progress page of a run is told, until it is over."""
+        page = httpx.URL(answer.raise_for_status().json()["progress_url"])
+        with self.api.stream("GET", page.copy_with(path=f"{page.path}/events")) as stream:
+            lines = [line for line in stream.iter_lines() if line.startswith("data: ")]
+        return [json.loads(line.removeprefix("data: ")) for line in lines]
+
     def graduate(self, headers: dict[str, str], title: str) -> dict[str, Any]:
         """Take a course of one lesson to its end; returns the certificate once everything was told."""
         course = self.course(title, lessons=1)
@@ -92,15 +105,21 @@ class LocalSchool:
         return sorted(event for event, data in told if data.get("certificate_id") == certificate_id)
 
 
+def as_make_up_starts_it() -> list[str]:
+    """The arguments of `errands up`, as the Makefile has them."""
+    printed = subprocess.run(["make", "-n", "up"], cwd=ROOT, capture_output=True, text=True, check=True)
+    command = next(line for line in printed.stdout.splitlines() if " up --app " in line)
+    words = shlex.split(command)
+    return words[words.index("up") :]
+
+
 @pytest.fixture(scope="module")
 def school(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSchool]:
     home = tmp_path_factory.mktemp("school") / "home"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     environment["PYTHONPATH"] = f"{ROOT / 'src'}:{ROOT / 'apps'}"
     command = [
-        sys.executable, "-m", "errands", "up", "--app", "school.app:app", "--web", "school.web:api",
-        "--seed", "school.seed:seed", "--home", str(home), "--port", "0",
-        "--worker", "io=emails,progress,webhooks,celery:4", "--worker", "cpu=certificates,*:1",
+        sys.executable, "-m", "errands", *as_make_up_starts_it(), "--home", str(home), "--port", "0",
     ]  # fmt: skip
     printed = home.with_suffix(".out")
     with printed.open("wb") as output:
@@ -114,7 +133,7 @@ def school(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSchool]:
                 assert process.poll() is None, printed.read_text()
                 assert time.monotonic() < deadline, printed.read_text()
                 time.sleep(0.1)
-            local = LocalSchool(json.loads((home / "access.json").read_text()))
+            local = LocalSchool(home, json.loads((home / "access.json").read_text()))
             body = {"url": local.hook, "events": ["*"]}
             made = local.api.post("/webhooks", json=body, headers=local.headers("admin")).json()
             secrets = {"school": made["secret"]}
@@ -231,3 +250,58 @@ def test_a_reset_link_arrives_and_its_token_is_nowhere_else(school: LocalSchool)
     assert school.api.post("/password-reset/confirm", json=body).status_code == 204
     assert school.api.post("/password-reset/confirm", json=body).status_code == 400
     school.sign_in("dan@example.org", "a new password")
+
+
+def test_each_queue_is_read_by_a_worker_of_its_kind(school: LocalSchool) -> None:
+    assert "No worker reads" not in school.home.with_suffix(".out").read_text()
+    workers = school.api.get("/api/workers", headers=school.headers("admin")).json()
+    pools = {worker["name"].partition("@")[0]: worker["queues"] for worker in workers}
+    assert {name: sorted(queues) for name, queues in pools.items()} == app.queues_by_kind()
+
+
+def test_work_is_watched_to_its_end_by_a_link_alone(school: LocalSchool) -> None:
+    eva = school.register("eva@example.org", "Eva")
+    text = {"file": ("long.txt", b"a line of a text\n" * 100_000)}
+    told = school.watched(school.api.post("/uploads", files=text, headers=eva))
+    assert [each["ready"] for each in told] == [False] * (len(told) - 1) + [True]
+    assert (told[-1]["state"], told[-1]["percentage"], told[-1]["note"]) == (
+        "succeeded",
+        100,
+        "100,000 lines",
+    )
+    assert sorted(each["percentage"] or 0 for each in told) == [each["percentage"] or 0 for each in told]
+
+    photo = {"file": ("evening.jpg", making.photo())}
+    told = school.watched(school.api.post("/uploads", files=photo, headers=eva))
+    assert [each["percentage"] for each in told if each["ready"]] == [100]
+    assert [step["words"] for step in told[-1]["steps"]] == ["Done"] * 3
+
+    broken = {"file": ("evening.jpg", b"<html>no photo</html>")}
+    last = school.watched(school.api.post("/uploads", files=broken, headers=eva))[-1]
+    assert (last["ready"], last["state"]) == (True, "discarded")
+    assert [step["title"] for step in last["steps"]] == ["Compress photo"]
+
+
+def test_the_demo_does_all_its_steps_and_leaves_the_limit_as_it_was(school: LocalSchool) -> None:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'apps'}",
+        "ERRANDS_HOME": str(school.home),
+    }
+    command = [sys.executable, "-m", "school.demo", "--json", "--picture", str(school.home / "demo.svg")]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    answer = json.loads(ended.stdout)
+    assert answer["ok"]
+    assert {step["state"] for step in answer["steps"]} == {"done"}
+    told = {step["title"]: step["told"] for step in answer["steps"]}
+    assert "37 refused" in told["Import a list of students"]
+    assert "1,988 sent" in told["Send 2,000 messages"]
+    limits = school.api.get("/api/limits", headers=school.headers("admin")).json()
+    assert [(each["now"], each["changed"]) for each in limits if each["name"] == "messages"] == [
+        ("100/m", False)
+    ]
+    drawn = re.sub(r"&#160;", " ", (school.home / "demo.svg").read_text())
+    for title in told:
+        assert title in drawn
+    assert len(httpx.get(f"{school.access['mail_url']}/api/phone").json()) == 1988
