@@ -221,7 +221,8 @@ def test_targets_that_are_no_ratio() -> None:
         errands=[
             {
                 "accept.rate": 450.0, "pickup.p50": 1.4, "ping.p50": 0.2, "pickup.p99": 2.5,
-                "default.memory": 60.0, "drain.memory": 91.0, "commands.run": 0.5, "commands.send": 1.0, KEY: 95.0,
+                "default.memory": 60.0, "drain.memory": 91.0, "commands.run": 0.5, "commands.send": 1.0,
+                KEY: 95.0,
             }
         ],
         errands_ledger=rounds(80),
