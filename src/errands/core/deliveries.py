@@ -127,8 +127,9 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """Nothing was sent, and it was not this recipient's fault: the row waits as before, without a try counted,
-    and the whole run ends its attempt with `error`. For a provider that is away, busy, or lets nobody in."""
+    """Nothing was sent, and it was not this recipient's fault: the row waits as before, without a try
+    counted, and the whole run ends its attempt with `error`. For a provider that is away, busy, or lets
+    nobody in."""
 
     error: Exception
 
