@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from celery import chain
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from errands import Discard, Run
@@ -15,6 +14,7 @@ from errands.kits.storage import Files, Storage
 from school.app import app
 from school.database import ReadingSession
 from school.uploads import service
+from school.uploads.steps import send_steps
 from school.uploads.tasks import RETRY
 
 FORMS = {
@@ -25,13 +25,8 @@ FORMS = {
 
 @app.task(name="process_photo", queue="files", retry=RETRY)
 def process_photo(upload_id: int, *, run: Run) -> list[str]:
-    """Send the three steps as a chain; returns the ids of their runs, the same however often it is done."""
-    steps = [
-        app.tasks[name].s(*args).set(task_id=run.child_id(name))
-        for name, args in (("compress_photo", (upload_id,)), ("store_photo", ()), ("notify_photo", ()))
-    ]
-    chain(*steps).apply_async()
-    return [step.options["task_id"] for step in steps]
+    """Send the three steps; returns the ids of their runs."""
+    return send_steps(run, ("compress_photo", "store_photo", "notify_photo"), upload_id)
 
 
 @app.task(name="compress_photo", queue="files", retry=RETRY)

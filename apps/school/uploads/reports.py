@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
-from celery import chain
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from errands import Discard, Run
@@ -17,6 +16,7 @@ from errands.kits.storage import Files, Storage
 from school.app import SCHOOL_NAME, app
 from school.database import ReadingSession
 from school.uploads import service
+from school.uploads.steps import send_steps
 from school.uploads.tasks import RETRY, Counts, lines_of
 
 _MOST_WORDS = 200_000  # different ones that are counted
@@ -27,11 +27,8 @@ _STEPS = ("preprocess_file", "analyse_file", "report_on_file", "notify_report")
 
 @app.task(name="start_file_report", queue="reports", retry=RETRY)
 def start_file_report(upload_id: int, *, run: Run) -> list[str]:
-    """Send the four steps as a chain; returns the ids of their runs."""
-    steps = [app.tasks[name].s().set(task_id=run.child_id(name)) for name in _STEPS]
-    steps[0].args = (upload_id,)
-    chain(*steps).apply_async()
-    return [step.options["task_id"] for step in steps]
+    """Send the four steps; returns the ids of their runs."""
+    return send_steps(run, _STEPS, upload_id)
 
 
 @app.task(name="preprocess_file", queue="files", retry=RETRY)
