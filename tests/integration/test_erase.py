@@ -185,10 +185,12 @@ def test_what_waits_in_a_queue_and_in_the_outbox_goes(rig: Rig) -> None:
         session.add(OutboxEntry(id="o-1", task="plain", args=[TEXT], kwargs={}, owner="7", **about))
         session.add(OutboxEntry(id="o-2", task="wait", args=[7, TEXT], kwargs={}, owner=None, **about))
         session.add(OutboxEntry(id="o-3", task="wait", args=[8, "other"], kwargs={}, owner="8", **about))
+        told = {**about, "options": {"headers": {"errands": {"subject": "7"}}}}  # by the run that sent it
+        session.add(OutboxEntry(id="o-4", task="plain", args=[TEXT], kwargs={}, owner=None, **told))
         session.commit()
     with Beat(rig):
         answer = erase(rig).json()
-    assert (answer["runs"], answer["revoked"], answer["unsent"]) == (1, 1, 2)
+    assert (answer["runs"], answer["revoked"], answer["unsent"]) == (1, 1, 3)
     with rig.app.database.reading() as connection:
         assert [row.id for row in connection.execute(select(tables.outbox))] == ["o-3"]
     pause.resume(rig.app.valkey, rig.app.keys, rig.queue)

@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from errands import Database, Errands, InvalidArguments, Keyring, Secret, Settings
+from errands import Database, Errands, InvalidArguments, Keyring, Secret, Settings, Subject
 from errands.core import clock
 from errands.core.clock import FakeClock
 from errands.core.events import Kind
@@ -139,6 +139,34 @@ def test_options_and_owner_travel_along(app: Errands, enqueued: Enqueued) -> Non
     sent = enqueued.assert_enqueued("greet", "Ann")
     assert (sent.id, sent.eta) == ("mine", called + timedelta(seconds=60))
     assert sent.countdown is None
+
+
+def test_a_callers_headers_travel_along(app: Errands) -> None:
+    """They were lost without a word."""
+    seen = []
+
+    @app.task(name="looks", bind=True)
+    def looks(self: Any) -> None:
+        seen.append(self.request.headers["tenant"])
+
+    with inline(app), app.database.session() as session:
+        looks.apply_on_commit(session, headers={"tenant": "north"})
+    assert seen == ["north"]
+
+
+def test_what_a_run_sends_is_about_the_same_person_whoever_sends_it(app: Errands) -> None:
+    """The relay knows nothing of the run that wrote the row."""
+    with app.database.session() as session:
+
+        @app.task(name="about")
+        def about(person: Subject[str]) -> None:
+            app.tasks["greet"].delay_on_commit(session, "Ann")
+
+        with inline(app) as runs:
+            about.delay("7")
+            session.commit()  # long after the run has ended
+            followed = [event for event in runs.events if event.task == "greet" and event.kind is Kind.QUEUED]
+    assert [event.subject for event in followed] == ["7"]
 
 
 def test_a_broker_that_is_down_does_not_hurt_the_request(app: Errands) -> None:

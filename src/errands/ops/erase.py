@@ -18,6 +18,7 @@ from errands.ops import batches, probes, queues
 from errands.ops.access import Person, require_admin
 from errands.ops.actions import Actions
 from errands.store import deliveries, outbox, people, writes
+from errands.store.rows import OutboxRow
 
 logger = logging.getLogger("errands.ops")
 
@@ -127,6 +128,7 @@ class Erasing(Actions):
             row.id
             for row in rows
             if row.owner == who
+            or _subject_of(row) == who
             or (row.task in tasks and tasks[row.task].arguments.subject_of(row.args, row.kwargs) == who)
         ]
 
@@ -199,6 +201,13 @@ class Erasing(Actions):
                 deliveries.erase(connection, person=who, run_ids=ids, address=None)
         except (OperationalError, ProgrammingError):  # no database, or no tables: nothing was kept
             logger.debug("inline, and no recipients were kept", exc_info=True)
+
+
+def _subject_of(row: OutboxRow) -> str | None:
+    """Whom a run in the outbox is about, as whoever sent it said."""
+    marks = ((row.options or {}).get("headers") or {}).get("errands") or {}
+    subject = marks.get("subject")
+    return None if subject is None else str(subject)
 
 
 def _name(eraser: Eraser) -> str:

@@ -58,8 +58,11 @@ class Sending(Batching, ScheduledCalls):
             if first is not None:
                 return first
         run_id = task_id or self.new_id()
-        owner = self.envelope(None, None, owner)["errands"].get("owner")
+        marks = self.envelope(None, None, owner)["errands"]
+        owner = marks.get("owner")
         options, eta = _absolute(checked(name, {**options, **member_on_commit(name)}))
+        if "subject" in marks:  # it may be sent by another process, which knows nothing of the run at hand
+            options["headers"] = _with_marks(options.get("headers"), {"subject": marks["subject"]})
         args, kwargs = self.offload_with(session, self.tasks.get(name), args, kwargs, run_id)
         outbox.add(
             session, self.publish_committed, run_id=run_id, task=name, args=list(args), kwargs=dict(kwargs),
@@ -217,7 +220,9 @@ class Sending(Batching, ScheduledCalls):
         errands: dict[str, Any] = {"queued_at": round(clock.timestamp(), 3)}
         if row.owner is not None:
             errands["owner"] = row.owner
-        options = {"unique": unique.HANDED_OUT, **(row.options or {}), "headers": {"errands": errands}}
+        options = {"unique": unique.HANDED_OUT, **(row.options or {})}
+        options["headers"] = _with_marks(options.get("headers"), errands)
+        errands = options["headers"]["errands"]
         if (batch := options.pop("batch", None)) is not None:
             errands["batch"] = batch
         if row.eta is not None:
@@ -252,6 +257,12 @@ class Sending(Batching, ScheduledCalls):
             self.backend.store_result(run_id, Discard(f"duplicate of {first}"), "FAILURE")
         except Exception:  # the run has ended already; its state tells the same
             logger.warning("Celery could not be told that %s is a duplicate", run_id, exc_info=True)
+
+
+def _with_marks(headers: Any, marks: dict[str, Any]) -> dict[str, Any]:
+    """The headers that a caller gave, with ours among them."""
+    given = dict(headers or {})
+    return {**given, "errands": {**(given.get("errands") or {}), **marks}}
 
 
 def _absolute(options: dict[str, Any]) -> tuple[dict[str, Any], datetime | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, delete, or_, select, update
+from sqlalchemy import Connection, Text, cast, delete, or_, select, update
 from sqlalchemy.sql import null
 
 from errands.core.states import OPEN
@@ -39,9 +39,11 @@ def open_run_ids(connection: Connection, person: str) -> list[str]:
 
 
 def unsent(connection: Connection, person: str, tasks: Sequence[str]) -> list[OutboxRow]:
-    """Runs in the outbox that may concern a person: theirs, and all of `tasks`. They were not sent yet."""
+    """Runs in the outbox that may concern a person: theirs, all of `tasks`, and what says that it is about
+    somebody. They were not sent yet."""
+    says_so = cast(outbox.c.options, Text).contains('"subject"', autoescape=True)
     query = select(outbox).where(
-        outbox.c.sent_at.is_(None), or_(outbox.c.owner == person, outbox.c.task.in_(tasks))
+        outbox.c.sent_at.is_(None), or_(outbox.c.owner == person, outbox.c.task.in_(tasks), says_so)
     )
     return [OutboxRow(**row._mapping) for row in connection.execute(query)]
 
