@@ -125,6 +125,7 @@ async def test_endless_members_that_hold_nothing(site):
     ("data", "text"),
     [(b"no gzip at all", "broken"), (gzip.compress(b"x" * 1000)[:-9], "ends too early"),
      (gzip.compress(b"x")[:-4] + b"\1\2\3\4", "broken"), (gzip.compress(b"x") + b"rubbish", "broken")],
+    ids=["no gzip", "cut off", "wrong checksum", "something behind it"],
 )  # fmt: skip
 async def test_packed_bytes_that_are_broken_may_come_whole_the_next_time(site, fetcher, data, text):
     site.pages["/"] = packed(data)
