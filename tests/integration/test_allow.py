@@ -36,6 +36,18 @@ def test_those_who_are_refused_are_told_times_one_after_the_other(desk: Desk) ->
     assert waits[2] - waits[1] > 29  # 5 of 10 in a minute
 
 
+def test_a_limit_that_was_raised_does_not_wait_for_the_times_told_before(desk: Desk) -> None:
+    take(desk, 10)
+    assert max(take(desk, 10)[1] for _ in range(5)) > 4 * 60
+    desk.limits.change("t", "10/s")
+    desk.pass_time(1_000_000)
+    assert take(desk, 10) == (10, 0)
+    given, wait = take(desk, 10)
+    assert (given, 0 < wait <= 1) == (0, True)
+    desk.limits.reset("t")
+    assert 50 < take(desk, 10)[1] <= 60
+
+
 def test_a_limit_that_was_lowered_gives_all_it_has(desk: Desk) -> None:
     desk.limits.change("t", "3/m")
     assert take(desk, 6) == (3, 0)

@@ -110,9 +110,12 @@ end
 local function come_again(rule, now)
   local gap = rule.period == 0 and 50000 or rule.cost * rule.period / rule.most
   local first = free_at(rule, now) or now + 2000000
-  local last = tonumber(redis.call('GET', rule.base .. ':again') or '0')
-  local at = math.max(first, last + gap)
-  redis.call('SET', rule.base .. ':again', string.format('%.0f', at), 'PX', math.ceil((at - now) / 1000) + SLACK_MS)
+  -- Times that were told before the limit was changed are nobody's place among those of now.
+  local bound = string.format('%.0f %.0f ', rule.most, rule.period)
+  local last = string.match(redis.call('GET', rule.base .. ':again') or '', '^' .. bound .. '(%d+)$') or '0'
+  local at = math.max(first, tonumber(last) + gap)
+  local told = bound .. string.format('%.0f', at)
+  redis.call('SET', rule.base .. ':again', told, 'PX', math.ceil((at - now) / 1000) + SLACK_MS)
   return math.ceil((at - now) / 1000)
 end
 
