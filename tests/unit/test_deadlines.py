@@ -12,6 +12,8 @@ from errands.core.clock import FakeClock
 from errands.core.errors import DeadlinePassed
 from errands.core.outcome import Again, Done, Over
 from errands.core.retry import Retry as Policy
+from errands.ops.access import Person
+from errands.ops.views import Ops
 from errands.testing import capture, inline
 from errands.worker import deadlines
 
@@ -85,6 +87,17 @@ def test_a_call_has_the_last_word(app: Errands) -> None:
         "1970-01-01T00:16:50+00:00", "1970-01-01T00:18:20+00:00",
     ]  # fmt: skip
     assert third["expires"] == "1970-01-01T00:16:43+00:00"
+
+
+def test_the_runs_page_tells_when_it_is_over(app: Errands) -> None:
+    @app.task(name="short", deadline=10)
+    def short() -> None: ...
+
+    admin = Person("ann", frozenset({"admin"}))
+    with clock.use(FakeClock(datetime.fromtimestamp(1000, UTC))), inline(app):
+        ids = [short.delay().id, short.apply_async(expires=5).id, short.apply_async(deadline=100).id]
+        told = [Ops(app).run(admin, run_id)["expires_at"] for run_id in ids]
+    assert told == ["1970-01-01T00:16:50.000Z", "1970-01-01T00:16:45.000Z", "1970-01-01T00:18:20.000Z"]
 
 
 def nothing() -> None:

@@ -49,7 +49,7 @@ __all__ = ["LiveRun", "LiveRuns", "Operation", "Reply", "Result", "Verdict", "fa
 # What the live state keeps of an event, beside the state.
 _KEPT = (
     "task", "queue", "owner", "subject", "parent_id", "root_id", "args", "kwargs", "options", "eta",
-    "max_attempts", "worker", "pid", "result", "error", "progress", "note", "checkpoint",
+    "expires", "max_attempts", "worker", "pid", "result", "error", "progress", "note", "checkpoint",
 )  # fmt: skip
 _OF_ONE_ATTEMPT = ("eta", "error", "note", "progress", "result", "finished_at")
 _TIME_OF = {Kind.QUEUED: "queued_at", Kind.STARTED: "started_at"}

@@ -70,6 +70,7 @@ class RunView:
     requests: int | None = None
     waits_for: str | None = None
     checkpoint: dict[str, Any] | None = None
+    expires_at: datetime | None = None
 
     @classmethod
     def of_live(cls, run: LiveRun) -> RunView:
@@ -80,6 +81,7 @@ class RunView:
         known |= _place(facts.get("options")) | {"requests": facts.get("requests", 1)}
         for name in ("eta", "queued_at", "started_at", "finished_at"):
             known[name] = _moment(facts.get(name))
+        known["expires_at"] = _moment(facts.get("expires"))
         return _tidy(cls(id=run.run_id, state=run.state, attempt=run.attempt, message=message, **known))
 
     @classmethod
@@ -95,7 +97,7 @@ class RunView:
                 id=row.id, state=row.state, task=row.task, queue=row.queue, owner=row.owner,
                 subject=row.subject, worker=row.worker, attempt=row.attempt,
                 max_attempts=row.max_attempts, result=row.result, error=error, progress=row.progress,
-                eta=row.eta, queued_at=row.queued_at,
+                eta=row.eta, expires_at=row.expires_at, queued_at=row.queued_at,
                 started_at=row.started_at, finished_at=row.finished_at, parent_id=row.parent_id,
                 root_id=row.root_id, message=message, **place,
             )
@@ -150,6 +152,7 @@ class RunView:
             "waits_for": mask(self.waits_for),
             "error_type": self.error.get("type") if self.error else None,
             "eta": iso(self.eta),
+            "expires_at": iso(self.expires_at),
             "queued_at": iso(self.queued_at),
             "started_at": iso(self.started_at),
             "finished_at": iso(self.finished_at),

@@ -26,6 +26,7 @@ from errands.broker.message import Payload, text_of
 from errands.core import clock
 from errands.core.errors import ActionRefused
 from errands.core.events import Event, Kind
+from errands.core.options import moment_of
 from errands.core.secrets import Keyring
 from errands.core.signing import Signer
 from errands.sending import claims, deadlines, refusals, rules, unique
@@ -247,6 +248,7 @@ class CelerysWay(celery.Celery):
                 args=list(args or ()),
                 kwargs=dict(kwargs or {}),
                 eta=due,
+                expires=moment_of(options.get("expires"), clock.timestamp()),
                 options=told(options.get("priority"), headers["errands"].get("fair")),
                 max_attempts=task.rules.policy.times + 1 if isinstance(task, Task) else None,
             ),
