@@ -21,10 +21,11 @@ from errands import Database
 from errands.core import clock
 from errands.core.clock import FakeClock
 from errands.kits.storage import link_signer
+from errands.ops.errors import RecordUnavailable
 from school.app import app
 from school.pages import page
 from school.people.tables import Role
-from school.progress import links
+from school.progress import endpoints, links
 from school.progress.shown import shown, title_of
 from school.testing import School, school_on
 
@@ -154,6 +155,17 @@ async def test_a_run_that_nobody_knows_any_more(school: School) -> None:
     answer = await school.http.get(local(links.page("no-such-run")), headers=HTML)
     assert (answer.status_code, "Nothing is known" in answer.text) == (404, True)
     assert (await school.http.get(local(links.page("no-such-run"), "/events"))).status_code == 404
+
+
+async def test_while_a_server_is_away_the_page_says_so(
+    school: School, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(task_id: str) -> dict[str, Any]:
+        raise RecordUnavailable("postgresql://inside:5432 does not answer")
+
+    monkeypatch.setattr(endpoints, "look", away)
+    answer = await school.http.get(local(links.page("any")), headers=HTML)
+    assert (answer.status_code, "at the moment" in answer.text, "inside" in answer.text) == (503, True, False)
 
 
 # -- the page

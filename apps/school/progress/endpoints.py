@@ -7,11 +7,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 
-from errands.core.errors import RunNotFound
+from errands.core.errors import BrokerUnavailable, RunNotFound
 from errands.doors.fastapi import Person
 from errands.doors.fastapi.route import ErrandsRoute
 from errands.doors.fastapi.sse import EventResponse
 from errands.kits.storage import LinkExpired, LinkForged
+from errands.ops.errors import RecordUnavailable
 from errands.ops.views import Ops
 from school.access import person
 from school.app import app
@@ -43,6 +44,8 @@ def watch(task_id: str, request: Request) -> HTMLResponse:
         return _closed(410, "This link was good for a day, which is over.")
     except RunNotFound:
         return _closed(404, "Nothing is known of this work any more.")
+    except (BrokerUnavailable, RecordUnavailable):
+        return _closed(503, "Nobody can say at the moment. Load this page again in a while.")
 
 
 @router.get("/progress/{task_id}/events", response_class=Response, include_in_schema=False)
