@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -105,7 +106,7 @@ def nothing() -> None:
 
 
 @pytest.mark.parametrize("wrong", [0, -1, True, "soon"])
-def test_no_time_at_all_is_refused(app: Errands, wrong: object) -> None:
+def test_no_time_at_all_is_refused(app: Errands, wrong: Any) -> None:
     @app.task(name="any")
     def any_task() -> None: ...
 
