@@ -156,6 +156,20 @@ def test_paths_are_held_against_type_hints(path: str, hint: Any, why: str | None
     assert dead_end(path, {"a": hint}) == why
 
 
+def test_all_that_comes_by_name_is_one_argument_with_a_name_for_each(app: Errands) -> None:
+    @app.task(name="counts", unique=Unique(by=("numbers", "more.site")))
+    def counts(*numbers: int, **more: str) -> None: ...
+
+    with capture(app):
+        first = counts.delay(1, 2, site="a", note="x")
+        assert counts.delay(1, 2, site="a", note="y").id == first.id
+        assert counts.delay(1, 2, site="b").id != first.id
+    with pytest.raises(ConfigurationError, match=r"by='numbers\.site' leads nowhere"):
+
+        @app.task(name="other", unique=Unique(by="numbers.site"))
+        def other(*numbers: int) -> None: ...
+
+
 def test_a_path_is_looked_at_again_when_hints_can_be_read(app: Errands) -> None:
     @app.task(name="late", unique=Unique(by="order.idd"))
     def late(order: LateOrder) -> None: ...  # type: ignore[name-defined]  # noqa: F821

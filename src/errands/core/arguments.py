@@ -17,6 +17,7 @@ from pydantic_core import PydanticSerializationError
 from typing_extensions import TypedDict
 
 from errands.core.errors import ConfigurationError, InvalidArguments
+from errands.core.paths import values_of
 from errands.core.payloads import FIELD
 from errands.core.personal import SubjectMarker
 from errands.core.sealing import HIDDEN, Sealing, Unsealable, holds_marks
@@ -80,7 +81,7 @@ class Arguments:
         # A call of these parameters alone is put together by name; `bind` would take longer than the check.
         self._simple = all(parameter.kind in _SIMPLE for parameter in sent)
         self.names = [parameter.name for parameter in sent]
-        self.hints = {name: hint for name, hint in hints.items() if name in fields}
+        self.hints = values_of(sent, hints)
         self._positions = sum(parameter.kind is _KINDS.POSITIONAL_OR_KEYWORD for parameter in sent)
         self._required = {parameter.name for parameter in sent if parameter.default is _KINDS.empty}
         try:

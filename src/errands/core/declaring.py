@@ -10,7 +10,7 @@ from typing import Any
 from errands.core.arguments import secrets_among
 from errands.core.errors import ConfigurationError
 from errands.core.limits import Concurrency, Limit
-from errands.core.paths import hints_of
+from errands.core.paths import hints_of, values_of
 from errands.core.retry import Retry
 from errands.core.task import Rules, priority_of
 from errands.core.unique import Unique
@@ -74,8 +74,10 @@ def check_rules(task: str, rules: Rules, function: Callable[..., Any], *, skip_f
     Raises:
         ConfigurationError: it names the task and the rule.
     """
-    parameters, hints = list(inspect.signature(function).parameters)[skip_first:], hints_of(function)
-    rules.check(task, parameters, secrets_among(hints), hints)
+    parameters = list(inspect.signature(function).parameters.values())[skip_first:]
+    hints = hints_of(function)
+    names = [parameter.name for parameter in parameters]
+    rules.check(task, names, secrets_among(hints), values_of(parameters, hints))
 
 
 def _seconds(task: str, word: str, value: Any) -> float | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -28,6 +29,12 @@ def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
     except (NameError, TypeError):
         return {}  # `Arguments` says what is wrong with them
     return {name: hint for name, hint in hints.items() if name != "return"}
+
+
+def values_of(parameters: Iterable[inspect.Parameter], hints: Mapping[str, Any]) -> dict[str, Any]:
+    """The types of whole arguments: all that comes by `*args` is one, and all that comes by `**kwargs`."""
+    around: dict[Any, Any] = {inspect.Parameter.VAR_POSITIONAL: tuple, inspect.Parameter.VAR_KEYWORD: dict}
+    return {each.name: around.get(each.kind, hints[each.name]) for each in parameters if each.name in hints}
 
 
 def dead_end(path: str, hints: Mapping[str, Any]) -> str | None:
