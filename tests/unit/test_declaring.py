@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import pytest
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PlainSerializer, field_serializer
 from typing_extensions import TypedDict
 
 from errands import Concurrency, Errands, Limit, Retry, Secret, Settings, Unique
@@ -132,6 +132,20 @@ class Open(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
+class Told(BaseModel):
+    """Says itself how it becomes JSON."""
+
+    place: int = 0
+    plain: int = 0
+
+    @field_serializer("place")
+    def _place(self, place: int) -> dict[str, int]:
+        return {"number": place}
+
+
+Shown = Annotated[int, PlainSerializer(lambda number: {"number": number})]
+
+
 @pytest.mark.parametrize(
     ("path", "hint", "why"),
     [
@@ -139,6 +153,9 @@ class Open(BaseModel):
         ("a.b", Any, None),
         ("a.b.c", dict[str, Any], None),
         ("a.b", Open, None),
+        ("a.number", Shown, None),
+        ("a.place.number", Told, None),
+        ("a.plain.number", Told, "there is no 'number' in a value of type int"),
         ("a.b", "NotKnownYet", None),
         ("a.id", Annotated[Order, "marked"], None),
         ("a.shop.city", Order | None, None),

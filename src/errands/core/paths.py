@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -52,7 +52,9 @@ def _look(hint: Any, steps: list[str]) -> str | None:
     if not steps:
         return None
     if get_origin(hint) is Annotated:
-        return _look(get_args(hint)[0], steps)
+        inner, *marks = get_args(hint)
+        changed = any(hasattr(mark, "__get_pydantic_core_schema__") for mark in marks)  # a serializer, say
+        return None if changed else _look(inner, steps)
     if get_origin(hint) in (Union, types.UnionType):
         found = [_look(each, steps) for each in get_args(hint) if each is not type(None)]
         return None if None in found else next(iter(found), None)
@@ -72,13 +74,17 @@ def _look(hint: Any, steps: list[str]) -> str | None:
 def _fields_of(kind: type) -> Mapping[str, Any] | None:
     """The names that a value of this type has as JSON, and their types; None where nobody can tell."""
     model = getattr(kind, "model_fields", None)
+    decorators: Any = getattr(kind, "__pydantic_decorators__", None)
     if isinstance(model, Mapping):  # pydantic's
-        if _is_changed_on_its_way(kind):
+        if _is_changed_on_its_way(kind, decorators):
             return None
+        own = {name for each in decorators.field_serializers.values() for name in each.info.fields}
         return {
-            **{name: field.annotation for name, field in model.items()},
+            **{name: Any if name in own else field.annotation for name, field in model.items()},
             **dict.fromkeys(getattr(kind, "model_computed_fields", ()), Any),
         }
+    if decorators is not None:  # one of its dataclasses
+        return None
     try:
         if is_typeddict(kind):
             return typing.get_type_hints(kind)
@@ -90,9 +96,9 @@ def _fields_of(kind: type) -> Mapping[str, Any] | None:
     return None
 
 
-def _is_changed_on_its_way(model: Any) -> bool:
+def _is_changed_on_its_way(model: Any, decorators: Any) -> bool:
     """Whether JSON of a model may have other names than its fields: more of them, aliases, one of its own."""
-    config = getattr(model, "model_config", {})
-    own: Collection[Any] = getattr(getattr(model, "__pydantic_decorators__", None), "model_serializers", ())
+    config = model.model_config
     is_root = bool(getattr(model, "__pydantic_root_model__", False))
-    return bool(own) or is_root or config.get("extra") == "allow" or bool(config.get("serialize_by_alias"))
+    aliases = bool(config.get("serialize_by_alias"))
+    return bool(decorators.model_serializers) or is_root or config.get("extra") == "allow" or aliases
