@@ -35,6 +35,20 @@ def test_every_reason_of_a_row() -> None:
     assert reasons[1].message == "Field required"
 
 
+def test_the_words_of_an_applications_validator_are_told_as_they_are() -> None:
+    class Person(BaseModel):
+        email: str
+
+        @field_validator("email")
+        @classmethod
+        def _is_address(cls, value: str) -> str:
+            raise ValueError("no address")
+
+    [reason] = check(Checker(Person, ("email",)), email="x")
+    assert isinstance(reason, Reason)
+    assert (reason.field, reason.message) == ("email", "no address")
+
+
 def test_a_good_row_knows_what_the_file_gave() -> None:
     row = check(Checker(Cadet, ("cadet_id",)), cadet_id="C1", name="Ann", pin="1234")
     assert row == Row(

@@ -115,9 +115,7 @@ class Services(Chapter):
             raise DemoError(f"{making.GOOD} rows were good and {making.BAD} were not; it found {done}")
         counts = [f"{done[name]} {name}" for name in ("created", "updated", "unchanged") if done[name]]
         why = Counter(
-            f"{reason['field']}: {reason['message'].removeprefix('Value error, ')}"
-            for row in done["refusals"]
-            for reason in row["reasons"]
+            f"{reason['field']}: {reason['message']}" for row in done["refusals"] for reason in row["reasons"]
         )
         first = done["refusals"][0]
         lines = [f"{', '.join(counts)}, {done['refused']} refused, the first in row {first['row']}:"]

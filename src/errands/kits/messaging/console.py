@@ -18,7 +18,7 @@ logger = logging.getLogger("errands.messaging")
 
 
 class ConsoleMessenger:
-    """Writes each message as one line of JSON into a file, and tells the log that it did.
+    """Writes each message as one line of JSON into a file, and tells the log so at level DEBUG.
 
     Processes may share the file: each line is appended whole.
 
@@ -40,7 +40,7 @@ class ConsoleMessenger:
             }  # fmt: skip
         line = {"id": message_id, "at": clock.now().isoformat(), "to": to, **said}
         await asyncio.to_thread(self._append, json.dumps(line, ensure_ascii=False) + "\n")
-        logger.info("a message to %s was written to %s", masked(to), self._path)
+        logger.debug("a message to %s was written to %s", masked(to), self._path)
         return Receipt(message_id)
 
     async def aclose(self) -> None:

@@ -114,7 +114,9 @@ class Checker(Generic[M]):
         shown = None
         if place and problem["type"] != "missing" and isinstance(value, str | int | float | bool):
             shown = shortened(str(value))
-        return self._masked(Reason(".".join(place)[:200] or None, shown, problem["msg"]), values)
+        # Pydantic's own words before what a validator of the application says.
+        message = problem["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+        return self._masked(Reason(".".join(place)[:200] or None, shown, message), values)
 
     def _masked(self, reason: Reason, values: Mapping[str, Any]) -> Reason:
         message = reason.message
