@@ -14,6 +14,7 @@ from celery.exceptions import TimeLimitExceeded
 
 from errands import Errands, Keyring, State
 from errands.doors.local.valkey import EmbeddedValkey
+from errands.worker.pool.task_pool import MOST_THREADS
 from processes import SAMPLE, Worker, until
 
 
@@ -129,9 +130,9 @@ def test_a_worker_whose_threads_never_come_back_ends_in_order(
     app: Errands, environment: dict[str, str], tmp_path: Path
 ) -> None:
     effects = Path(environment["SAMPLE_EFFECTS"])
-    worker = start(environment, "jammed", slots=2)
+    worker = start(environment, "jammed", slots=MOST_THREADS)
     try:
-        stuck = [app.tasks["stuck_plainly"].delay().id for _ in range(2)]
+        stuck = app.tasks["stuck_plainly"].delay_many([()] * MOST_THREADS)
         until(lambda: worker.process.poll() is not None, what="the worker has ended", seconds=30)
         assert worker.process.returncode == os.EX_SOFTWARE
         assert all(has_failed(app, run_id) for run_id in stuck)

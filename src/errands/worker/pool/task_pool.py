@@ -221,7 +221,7 @@ class TaskPool(BasePool):
     def abandon(self, job: Job) -> None:
         """Nothing can interrupt the job: its slot, and its thread's place, go to others.
 
-        A worker that has as many threads which never came back as it may have at all ends, in order.
+        A worker with `MOST_THREADS` of them ends, in order: they cost memory, and do what nobody wants.
         """
         if job.freed or job.number not in self._jobs:
             return
@@ -229,7 +229,7 @@ class TaskPool(BasePool):
         if not job.green:
             threads = self.runner.threads
             threads.abandon(job)
-            if threads.stuck >= threads.most:
+            if threads.stuck >= MOST_THREADS:
                 self._end_worker(f"{threads.stuck} of its threads are in code that cannot be interrupted")
         self._begin_waiting()
 
