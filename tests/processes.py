@@ -9,8 +9,11 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 SAMPLE = Path(__file__).parent / "sample"
 ROOT = Path(__file__).parents[1]
@@ -25,6 +28,20 @@ def until(condition: Callable[[], Any], seconds: float = 30.0, what: str = "") -
             return found
         time.sleep(0.02)
     raise AssertionError(f"not within {seconds:g} s: {what or condition}")
+
+
+def kill_limited_children(done: Callable[[], bool]) -> None:
+    """Kill the processes in which this one has files opened (`errands.children`), as a system without memory
+    does, until `done` says so."""
+
+    def kill() -> bool:
+        for child in psutil.Process().children():
+            with suppress(psutil.Error):  # it has ended
+                if any(part.endswith("children/serve.py") for part in child.cmdline()):
+                    child.kill()
+        return done()
+
+    until(kill)
 
 
 class Worker:

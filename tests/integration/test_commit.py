@@ -65,12 +65,13 @@ def putting(live: LiveRuns, run_id: str = "r", **options: Any) -> Any:
 def all_of(server: Any, key_prefix: str, shelf: str) -> dict[str, Any]:
     """What lies under the prefix, without what depends on the moment."""
     found: dict[str, Any] = {}
+    moments = (b"kept", b"begun")
     for key in sorted(server.keys(f"{key_prefix}{shelf}*")):
         name = key.decode().removeprefix(f"{key_prefix}{shelf}")
         if server.type(key) == b"stream":
             found[name] = [fields for _, fields in server.xrange(key)]
         else:
-            found[name] = {field: told for field, told in server.hgetall(key).items() if field != b"kept"}
+            found[name] = {field: told for field, told in server.hgetall(key).items() if field not in moments}
             assert 0 < server.ttl(key) <= 7 * 24 * 3600
     return found
 

@@ -13,7 +13,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
@@ -21,7 +20,7 @@ from errands.children import MIB, ChildCrashed, Limits
 from errands.kits.images import CompressedImage, ImageBounds, ImageRefused, PillowImages, Variant
 from errands.kits.images.pillow import LIMITS
 from pictures import decoded, encoded, photo
-from processes import until
+from processes import kill_limited_children
 
 RED, GREEN, BLUE, WHITE = (200, 20, 20), (20, 200, 20), (20, 20, 200), (255, 255, 255)
 
@@ -424,7 +423,7 @@ async def test_images_are_made_side_by_side() -> None:
 
 async def test_a_process_that_the_system_kills_is_no_fault_of_the_image(images: PillowImages) -> None:
     call = asyncio.ensure_future(images.compress(encoded(photo(3000, 2000))))
-    await asyncio.to_thread(until, lambda: [child.kill() for child in psutil.Process().children()])
+    await asyncio.to_thread(kill_limited_children, call.done)
     with pytest.raises(ChildCrashed) as caught:
         await call
     assert caught.value.may_pass

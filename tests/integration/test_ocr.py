@@ -10,7 +10,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import typst
 from PIL import Image
@@ -21,7 +20,7 @@ from errands.kits.ocr import ImageBounds, LocalOcr, OcrRefused
 from errands.kits.ocr.local import guarded
 from letters import KINDS, LETTERS, error_rate, letter
 from pictures import encoded, photo
-from processes import until
+from processes import kill_limited_children
 from programs import tesseract
 
 
@@ -275,7 +274,7 @@ async def test_a_document_that_computes_for_too_long_is_refused() -> None:
 
 async def test_a_process_that_the_system_kills_is_no_fault_of_the_document(library: LocalOcr) -> None:
     call = asyncio.ensure_future(library.read(encoded(letter(0, "clean").image, "PNG")))
-    await asyncio.to_thread(until, lambda: [child.kill() for child in psutil.Process().children()])
+    await asyncio.to_thread(kill_limited_children, call.done)
     with pytest.raises(ChildCrashed) as caught:
         await call
     assert caught.value.may_pass

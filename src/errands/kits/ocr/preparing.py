@@ -1,8 +1,8 @@
 """Making a page easier to read, by the few means that were measured to help (`benchmarks/kits/ocr.py`).
 
 On letters that lie askew by 5 degrees Tesseract loses nearly half of the text, at 75 dpi and on photographs
-that are lit from one side a fifth; after this none of that is left. Of what is often advised and was tried, more
-contrast changes nothing, and medians make small letters worse.
+that are lit from one side a fifth; after this none of that is left. Of what is often advised and was tried,
+more contrast changes nothing, and medians make small letters worse.
 """
 
 from __future__ import annotations
