@@ -36,6 +36,14 @@ def test_a_line_that_was_cut_is_made_anew(valkey_url: str) -> None:
     assert line.call(["PING"]) == b"PONG"
 
 
+def test_a_line_bears_being_cut_more_often_than_a_pool_has_connections(valkey_url: str) -> None:
+    line = Line(valkey_url, 1.0)
+    for _ in range(2 * line._pool.max_connections):
+        line.call(["PING"])
+        line.hang_up()
+    assert line.call(["PING"]) == b"PONG"
+
+
 def test_an_answer_that_does_not_come_is_told(valkey_url: str) -> None:
     line = Line(valkey_url, 0.05)
     with pytest.raises(NotHeard) as caught:

@@ -98,10 +98,12 @@ class Line(threading.local):
         Raises:
             redis.ConnectionError: the server is away; nothing was done.
         """
-        if self._last is not None:
+        if self._owner != os.getpid():  # what the parent waits for is none of its child's business
+            self._socket = self._last = None
+        elif self._last is not None:
             self._last.look()
         try:
-            if self._socket is None or self._owner != os.getpid():
+            if self._socket is None:
                 self._connect()
             self._socket.sendall(hiredis.pack_command(tuple(command)))
         except _AWAY as exc:
@@ -136,18 +138,18 @@ class Line(threading.local):
         return reply
 
     def hang_up(self) -> None:
-        """Forget the connection; the next call makes a new one."""
-        connection, self._connection, self._socket, self._reader = self._connection, None, None, None
-        if connection is not None:
-            connection.disconnect()
+        """Close the connection; the next call opens it again."""
+        self._socket = self._reader = None
+        if self._connection is not None and self._owner == os.getpid():
+            self._connection.disconnect()
 
     def _connect(self) -> None:
+        # One connection, opened again and again: a pool counts those that it ever made, and makes a hundred.
         # A child must not speak on its parent's line, nor hang it up.
-        connection: Any = self._pool.make_connection()
-        self._connection = connection
-        self._owner = os.getpid()
-        connection.connect()
-        self._socket = connection._sock
+        if self._connection is None or self._owner != os.getpid():
+            self._connection, self._owner = self._pool.make_connection(), os.getpid()
+        self._connection.connect()
+        self._socket = self._connection._sock
         self._reader = hiredis.Reader(protocolError=redis.InvalidResponse, replyError=_error_of)
 
 
