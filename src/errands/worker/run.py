@@ -165,8 +165,8 @@ class Run:
     # -- limits
 
     async def allow(self, name: str, count: int = 1, *, patience: float = 1.0) -> int:
-        """Take `count` from a limit that `app.add_limit` declared, for what this run does next. For `async def`
-        tasks.
+        """Take `count` from a limit that `app.add_limit` declared, for what this run does next. In tasks that
+        are `async def`.
 
         In no window of the limit's period is more given than its rate, over all workers. It is given whole;
         where the limit is lower than `count` by now, the whole limit is given.
