@@ -14,7 +14,7 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from errands import Database
+from errands import ConfigurationError, Database
 from school.app import app
 from school.database import reading_session
 from school.enrollments.tables import Enrollment
@@ -240,6 +240,22 @@ async def test_what_stripe_refuses_and_what_passes(
     async with stripe(status, body) as (gateway, _):
         with pytest.raises(error, match=words):
             await gateway.charge(Decimal(1), key="k", description="d")
+
+
+async def test_what_stripe_is_still_at_is_looked_up_and_never_taken_for_declined() -> None:
+    async with stripe(200, {"id": "pi_1", "status": "processing"}) as (gateway, web):
+        path = "/v1/payment_intents/pi_1"
+        web.pages[path] = web.pages["/v1/payment_intents"]
+        with pytest.raises(GatewayUnavailable, match="still"):
+            await gateway.charge(Decimal(1), key="k", description="d")
+        web.pages[path] = response(b'{"id": "pi_1", "status": "succeeded"}', "application/json")
+        assert await gateway.charge(Decimal(1), key="k", description="d") == "pi_1"
+        assert web.paths.count(path) == 2
+
+
+def test_a_currency_without_cents_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="STRIPE_CURRENCY=JPY"):
+        StripeGateway("sk_test_1", currency="JPY")
 
 
 async def test_a_stripe_that_is_away_may_be_asked_again() -> None:

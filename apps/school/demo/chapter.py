@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ Steps = list[tuple[str, Callable[[], str]]]
 """Titles, and what each step does. It returns a few words on what came back, or raises DemoError."""
 
 
-class Chapter:
+class Chapter(ABC):
     """A part of the demo. `tell` is heard of what goes on while a step is at work."""
 
     title: ClassVar[str]
@@ -20,6 +21,6 @@ class Chapter:
         self.school = school
         self.tell: Tell = say_nothing
 
+    @abstractmethod
     def steps(self) -> Steps:
         """The steps, in order."""
-        raise NotImplementedError

@@ -12,6 +12,7 @@ from errands.core import clock
 from school.courses.tables import Course
 from school.database import changed, insert_missing
 from school.orders.tables import Order, OrderItem
+from school.payments.charging import Charge
 from school.payments.tables import PaymentStatus
 
 
@@ -55,19 +56,14 @@ async def get(session: AsyncSession, order_id: int) -> Order | None:
     return await session.get(Order, order_id)
 
 
-async def settle(
-    session: AsyncSession,
-    order_id: int,
-    status: PaymentStatus,
-    *,
-    receipt: str | None = None,
-    reason: str | None = None,
-) -> bool:
+async def settle(session: AsyncSession, order_id: int, charge: Charge) -> bool:
     """Say how it ended; True for the one caller, ever, who is first."""
     settled = await session.execute(
         update(Order)
         .where(Order.id == order_id, Order.status == PaymentStatus.PROCESSING)
-        .values(status=status.value, receipt=receipt, reason=reason, settled_at=clock.now())
+        .values(
+            status=charge.status.value, receipt=charge.receipt, reason=charge.reason, settled_at=clock.now()
+        )
         .execution_options(synchronize_session=False)
     )
     return changed(settled) == 1

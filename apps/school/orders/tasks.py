@@ -11,7 +11,8 @@ from school import dispatch
 from school.app import app
 from school.enrollments import service as enrollments
 from school.orders import service
-from school.payments.gateway import Declined, Gateway
+from school.payments.charging import charge_once
+from school.payments.gateway import Gateway
 from school.payments.tables import PaymentStatus
 from school.people.tables import User
 
@@ -31,14 +32,11 @@ async def process_order(
         return {"order_id": order.id, "status": order.status, "receipt": order.receipt}
     amount, user_id = order.amount, order.user_id
     await session.commit()  # no transaction stays open while the gateway is asked
-    charge = run.effect("charge", scope=f"order:{order_id}", safe_to_repeat=True)
-    try:
-        receipt = await charge.once(gateway.charge, amount, key=charge.key, description=f"order {order_id}")
-    except Declined as refusal:
-        await service.settle(session, order_id, PaymentStatus.DECLINED, reason=str(refusal))
-        return {"order_id": order_id, "status": PaymentStatus.DECLINED.value, "reason": str(refusal)}
+    charge = await charge_once(
+        run, gateway, amount, scope=f"order:{order_id}", description=f"order {order_id}"
+    )
     enrolled = []
-    if await service.settle(session, order_id, PaymentStatus.CHARGED, receipt=receipt):
+    if await service.settle(session, order_id, charge) and charge.paid:
         user = (await session.get_one(User, user_id)).email
         for course in await service.courses_of(session, order_id):
             run_id = run.child_id(f"enrolled {course.id}")
@@ -49,7 +47,4 @@ async def process_order(
                     session, user_id=user_id, email=user, course_id=course.id, course=course.title,
                     run_id=run_id,
                 )  # fmt: skip
-    return {
-        "order_id": order_id, "status": PaymentStatus.CHARGED.value, "receipt": receipt,
-        "enrollments": enrolled,
-    }  # fmt: skip
+    return {"order_id": order_id, **charge.as_json(), "enrollments": enrolled}

@@ -10,7 +10,14 @@ import httpx
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from errands import ConfigurationError
+
 _SECONDS = 20.0
+# Whole amounts (https://docs.stripe.com/currencies#zero-decimal): a hundred times too much would be charged.
+_WITHOUT_CENTS = {
+    "bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "ugx", "vnd", "vuv", "xaf", "xof",
+    "xpf",
+}  # fmt: skip
 
 
 class Declined(Exception):
@@ -49,7 +56,7 @@ class StripeGateway:
 
     Args:
         secret_key: of the account (`sk_…`).
-        currency: three letters, as in "eur".
+        currency: three letters, as in "eur"; one that has cents.
         url: where the API is.
         payment_method: what is charged; a real checkout would let the customer choose.
     """
@@ -62,6 +69,8 @@ class StripeGateway:
         url: str = "https://api.stripe.com",
         payment_method: str = "pm_card_visa",
     ) -> None:
+        if currency.lower() in _WITHOUT_CENTS:
+            raise ConfigurationError(f"STRIPE_CURRENCY={currency}: it has no cents; take one that has")
         self._currency, self._method = currency, payment_method
         self._http = httpx.AsyncClient(base_url=url, auth=(secret_key, ""), timeout=_SECONDS)
 
@@ -71,8 +80,18 @@ class StripeGateway:
             "amount": str(int(amount * 100)), "currency": self._currency, "description": description,
             "payment_method": self._method, "confirm": "true", "off_session": "true",
         }  # fmt: skip
+        told = await self._ask("POST", data=form, headers={"Idempotency-Key": key})
+        if told.get("status") == "processing":  # the answer to a known key is that of the first time
+            told = await self._ask("GET", f"/{told['id']}")
+        if told.get("status") == "processing":
+            raise GatewayUnavailable("it is still being processed")
+        if told.get("status") != "succeeded":
+            raise Declined(f"the payment needs more than a charge: {told.get('status')}")
+        return str(told["id"])
+
+    async def _ask(self, method: str, path: str = "", **options: Any) -> dict[str, Any]:
         try:
-            answer = await self._http.post("/v1/payment_intents", data=form, headers={"Idempotency-Key": key})
+            answer = await self._http.request(method, f"/v1/payment_intents{path}", **options)
             told: dict[str, Any] = answer.json()
         except (httpx.TransportError, ValueError) as exc:
             raise GatewayUnavailable(f"no answer that can be read: {type(exc).__name__}") from exc
@@ -81,9 +100,7 @@ class StripeGateway:
         error = told.get("error")
         if error:
             raise Declined(str(error.get("message") or error.get("code") or "refused")[:500])
-        if told.get("status") != "succeeded":
-            raise Declined(f"the payment needs more than a charge: {told.get('status')}")
-        return str(told["id"])
+        return told
 
     async def aclose(self) -> None:
         """Close the connections."""

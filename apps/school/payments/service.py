@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from errands.core import clock
 from school.database import changed, insert_missing
+from school.payments.charging import Charge
 from school.payments.tables import Payment, PaymentStatus
 
 
@@ -29,19 +30,14 @@ async def get(session: AsyncSession, payment_id: int) -> Payment | None:
     return await session.get(Payment, payment_id)
 
 
-async def settle(
-    session: AsyncSession,
-    payment_id: int,
-    status: PaymentStatus,
-    *,
-    receipt: str | None = None,
-    reason: str | None = None,
-) -> bool:
+async def settle(session: AsyncSession, payment_id: int, charge: Charge) -> bool:
     """Say how it ended; True for the one caller, ever, who is first."""
     settled = await session.execute(
         update(Payment)
         .where(Payment.id == payment_id, Payment.status == PaymentStatus.PROCESSING)
-        .values(status=status.value, receipt=receipt, reason=reason, settled_at=clock.now())
+        .values(
+            status=charge.status.value, receipt=charge.receipt, reason=charge.reason, settled_at=clock.now()
+        )
         .execution_options(synchronize_session=False)
     )
     return changed(settled) == 1

@@ -10,7 +10,8 @@ from errands import Discard, Retry, Run
 from school import dispatch
 from school.app import app
 from school.payments import service
-from school.payments.gateway import Declined, Gateway
+from school.payments.charging import charge_once
+from school.payments.gateway import Gateway
 from school.payments.tables import PaymentStatus
 
 
@@ -21,7 +22,6 @@ async def process_payment(
     """Charge a payment, once however often it is tried, and tell.
 
     The charge belongs to the payment, not to the run: another run for the same payment does not charge again.
-    What was sent to the gateway and not answered is asked again with the same key, which the gateway knows.
     """
     payment = await service.get(session, payment_id)
     if payment is None:
@@ -30,12 +30,9 @@ async def process_payment(
         return {"payment_id": payment.id, "status": payment.status, "receipt": payment.receipt}
     amount, course_id = payment.amount, payment.course_id
     await session.commit()  # no transaction stays open while the gateway is asked
-    charge = run.effect("charge", scope=f"payment:{payment_id}", safe_to_repeat=True)
-    try:
-        receipt = await charge.once(gateway.charge, amount, key=charge.key, description=f"course {course_id}")
-    except Declined as refusal:
-        await service.settle(session, payment_id, PaymentStatus.DECLINED, reason=str(refusal))
-        return {"payment_id": payment_id, "status": PaymentStatus.DECLINED.value, "reason": str(refusal)}
-    if await service.settle(session, payment_id, PaymentStatus.CHARGED, receipt=receipt):
+    charge = await charge_once(
+        run, gateway, amount, scope=f"payment:{payment_id}", description=f"course {course_id}"
+    )
+    if await service.settle(session, payment_id, charge) and charge.paid:
         dispatch.payment_completed(session, run, payment_id=payment_id, amount=amount, course_id=course_id)
-    return {"payment_id": payment_id, "status": PaymentStatus.CHARGED.value, "receipt": receipt}
+    return {"payment_id": payment_id, **charge.as_json()}
