@@ -102,10 +102,10 @@ def test_which_script_is_chosen(live: LiveRuns, key_prefix: str) -> None:
     script = Script(Keys(key_prefix), events_max=10, max_deliveries=3)
     plain, ruled = putting(live, "a"), putting(live, "b", rules='{"batch":{}}')
     later, fair = putting(live, "c", wait=5.0), putting(live, "d", tenant="7")
-    chosen = [
-        script.command(each)[1]
-        for each in ([plain], [plain, plain], [ruled], [later], [fair], [plain, later])
-    ]
+    again = live.putting(event(Kind.REOPENED, "e"), run_id="e", queue="mail", priority=None, message=b"{}")
+    untold = live.putting(None, run_id="f", queue="mail", priority=None, message=b"{}")
+    sets = ([plain], [plain, plain], [ruled], [later], [fair], [again], [untold], [plain, later])
+    chosen = [script.command(each)[1] for each in sets]
     assert chosen[0] == chosen[1]
     assert len(set(chosen)) == 2
     assert chosen[0] not in chosen[2:]

@@ -44,7 +44,7 @@ _NOTHING_TOLD: list[Any] = ["", "", "", "", 0, -1, "", "", 0, "", 0, "", ""]
 # On a server that is full, workers go on: what they finish makes room. Before Redis 7 no script can say so.
 _OF_WORKERS = "#!lua flags=allow-oom\n"
 _PUT, _RECORD, _CHECK = "put", "record", "check"
-_LANE, _DUE, _MODE, RULES_OF_PUT, _EVENT_OF_PUT, _ATTEMPT_OF_PUT = 2, 4, 6, 7, 11, 16
+_LANE, _DUE, _MODE, RULES_OF_PUT, _KIND_OF_PUT, _EVENT_OF_PUT, _ATTEMPT_OF_PUT = 2, 4, 6, 7, 9, 11, 16
 _TENANT_FOLLOWS = "\1"  # in a lane: see `core/fairness.py`
 _SENT = itemgetter(1, 2, 3, 8, 6, 11, 13)  # of a `put`, what `lua/send.lua` wants
 _PLAIN = 2  # variants further on: those that send plain runs
@@ -339,7 +339,7 @@ def _is_plain(operation: Operation) -> bool:
         operation[0] == _PUT
         and not operation[_DUE]
         and not operation[RULES_OF_PUT]
-        and operation[_EVENT_OF_PUT] != ""
+        and operation[_KIND_OF_PUT] == _TEXTS[Kind.QUEUED]
         and operation[_ATTEMPT_OF_PUT] == ""
         and _TENANT_FOLLOWS not in operation[_LANE]
     )
