@@ -25,7 +25,7 @@ QUEUE = "mail"
 MINUTE = 60_000_000  # µs
 _LUA = files("errands.broker").joinpath("lua")
 _LOOK = "\n".join(
-    [_LUA.joinpath(f"{name}.lua").read_text() for name in ("limits", "waiting")]
+    [_LUA.joinpath(f"{name}.lua").read_text() for name in ("limits", "attempt", "waiting")]
     + ["local look, more = look_at_limits({prefix = ARGV[1]}, 100)", "return {look, more and 1 or 0}"]
 )
 

@@ -92,11 +92,34 @@ class Batch:
 
     def submit(self, operation: Operation) -> asyncio.Future[Reply]:
         """Have `operation` committed; the future is its reply. To be called on the loop."""
+        future = self.collect(operation)
+        self._see_to_flushing()
+        return future
+
+    def collect(self, operation: Operation) -> asyncio.Future[Reply]:
+        """`submit`, by who calls `flush` when it has all that it has to say."""
         future: asyncio.Future[Reply] = self.loop.create_future()
         self._waiting.append((operation, future))
+        return future
+
+    @property
+    def collected(self) -> bool:
+        """Whether something waits to be sent."""
+        return bool(self._waiting)
+
+    async def flush(self) -> None:
+        """Send what was collected: at once where the server has nothing else to do, so that nobody waits for
+        another turn of the loop; else with what gathers meanwhile."""
+        connected = self._connection is not None and self._connection.is_connected
+        free = self._flusher is None and not self._under_way and not self._recovering
+        if connected and free and self._waiting and not self._speaking.locked():
+            await self._send_some()
+        if self._waiting:
+            self._see_to_flushing()
+
+    def _see_to_flushing(self) -> None:
         if self._flusher is None:
             self._flusher = self.loop.create_task(self._flush(), name="errands-batch")
-        return future
 
     def submit_from_thread(self, operation: Operation) -> concurrent.futures.Future[Reply]:
         """The same, from another thread than the loop's."""
@@ -143,20 +166,23 @@ class Batch:
                 while self._recovering or len(self._under_way) >= _CALLS:
                     self._room.clear()
                     await self._room.wait()
-                call = _Call([self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST))])
-                async with self._speaking:
-                    try:
-                        await self._say(call.operations)
-                    except redis.ConnectionError as exc:
-                        call.unsaid = exc
-                    except Exception as exc:  # noqa: BLE001 — it is told to those who wait
-                        call.fail(exc)
-                        continue
-                    self._under_way.append(call)
-                if self._reader is None:
-                    self._reader = self.loop.create_task(self._read(), name="errands-batch-reader")
+                await self._send_some()
         finally:
             self._flusher = None
+
+    async def _send_some(self) -> None:
+        call = _Call([self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST))])
+        async with self._speaking:
+            try:
+                await self._say(call.operations)
+            except redis.ConnectionError as exc:
+                call.unsaid = exc
+            except Exception as exc:  # noqa: BLE001 — it is told to those who wait
+                call.fail(exc)
+                return
+            self._under_way.append(call)
+        if self._reader is None:
+            self._reader = self.loop.create_task(self._read(), name="errands-batch-reader")
 
     async def _read(self) -> None:
         """Take the server's answers to what is under way, in their order."""
@@ -246,7 +272,8 @@ class Batch:
         connection = self._connection
         try:
             async with asyncio.timeout(self._silence):  # a frozen server lets its clients connect
-                await connection.connect()  # does nothing where it is connected
+                if not connection.is_connected:
+                    await connection.connect()
                 await self._send(connection, operations)
         except _AWAY as exc:  # asyncio's TimeoutError is an OSError
             await connection.disconnect(nowait=True)

@@ -357,5 +357,5 @@ def _script() -> str:
         f"{after} = {{{', '.join(f'{before} = true' for before in sorted(befores))}}}"
         for after, befores in sorted(moves.items())
     )
-    parts = ("schedule", "unique", "fair", "put", "keep", "limits", "waiting", "batch", "record", "commit")
-    return "\n".join([f"local MOVES = {{{table}}}", *map(_lua, parts)])
+    before = ("attempt", "schedule", "unique", "fair", "put", "keep", "limits", "waiting", "batch", "record")
+    return "\n".join([f"local MOVES = {{{table}}}", *map(_lua, (*before, "commit"))])

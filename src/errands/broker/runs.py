@@ -252,6 +252,22 @@ class LiveRuns:
         )
         return self._ask(operation)
 
+    def record_here(
+        self, event: Event, *, hop: int, time_limit: float = 0, attempt: int | None = None,
+        result: Result | None = None, collect: bool = False,
+    ) -> asyncio.Future[Reply] | None:  # fmt: skip
+        """`record`, without waiting, on the loop of `batch_on`; None elsewhere. The reply is the future's.
+
+        Args:
+            event, hop, time_limit, attempt, result: as with `record`.
+            collect: the caller is the worker's hub, which sends what it has collected before it waits.
+        """
+        batch = self._batch
+        if batch is None or not batch.runs_here():
+            return None
+        operation = self.recording(event, hop=hop, time_limit=time_limit, attempt=attempt, result=result)
+        return batch.collect(operation) if collect else batch.submit(operation)
+
     def tell(
         self, event: Event, *, hop: int, attempt: int, heard: Callable[[Reply], object], quiet: bool = False,
         wait: bool = False,
@@ -370,4 +386,5 @@ def _read(run_id: str, row: Any) -> LiveRun | None:
     state = State(row[b"state"].decode())
     if b"others" in row:
         facts["requests"] = int(row[b"others"]) + 1
-    return LiveRun(run_id, state, int(row.get(b"attempt", 0)), int(row.get(b"hop", 0)), facts)
+    hop, attempt = row.get(b"at", b"0 0 ").split(b" ", 2)[:2]  # see `lua/attempt.lua`
+    return LiveRun(run_id, state, int(attempt), max(0, int(hop)), facts)

@@ -34,9 +34,9 @@ from errands.sending.membership import NotDirect, batch_of_call, collected
 from errands.sending.terms import told
 from errands.settings import Settings
 from errands.task import Task
-from errands.worker import execution
 from errands.worker.host import RunLog
 from errands.worker.inline_claims import Claims
+from errands.worker.starting import envelope_of
 
 logger = logging.getLogger("errands")
 
@@ -94,7 +94,7 @@ class CelerysWay(celery.Celery):
             deadline: seconds that a new run has from now.
         """
         known = dict(given or {})
-        mine = execution.envelope_of(parent.request) if parent is not None else {}
+        mine = envelope_of(parent.request) if parent is not None else {}
         owner = owner or known.get("owner") or _owner.get() or mine.get("owner")
         if owner is not None:
             known["owner"] = str(owner)

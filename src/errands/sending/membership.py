@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from errands.core.batches import Membership, filling
 from errands.core.errors import ActionRefused
-from errands.worker import execution
+from errands.worker.starting import envelope_of
 
 if TYPE_CHECKING:
     from errands.sending.calls import Call
@@ -58,7 +58,7 @@ def batch_of_call(
         return batch
     if parent is None:
         return None
-    inherited = execution.envelope_of(parent.request).get("batch")
+    inherited = envelope_of(parent.request).get("batch")
     if inherited is None or not (parent_id or _is_body(parent.request.chord, task_id)):
         return None
     return Membership(inherited, "")

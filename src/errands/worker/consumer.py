@@ -8,20 +8,24 @@ import base64
 import json
 import logging
 import warnings
+from functools import partial
 from typing import Any
 
 import redis
 import uuid_utils
 from celery.exceptions import CPendingDeprecationWarning, InvalidTaskError
+from celery.worker import loops
 from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.state import maybe_shutdown
 from kombu.exceptions import ContentDisallowed, DecodeError
 
 from errands.broker.streams.qos import make_room
+from errands.broker.transport import Transport
 from errands.core import clock
 from errands.core.errors import UntrustedMessage
 from errands.core.events import Event, Kind
 from errands.worker import deploys, remote  # noqa: F401 — importing it teaches the worker its command
+from errands.worker.pool.hub import descriptor
 from errands.worker.standstill import turns_of
 from errands.worker.trust import trust_of
 
@@ -58,6 +62,17 @@ class Settle:
 
 class Consumer(CeleryConsumer):
     """Set as `worker_consumer`. Each message that no task can take becomes a dead letter, with the reason."""
+
+    def loop(self, consumer: Any, connection: Any, *args: Any) -> Any:
+        """Celery's consumer loop; with our transport, on the event loop of a pool that has one."""
+        run_hub, hub = getattr(self.pool, "run_hub", None), self.hub
+        loop = partial(loops.synloop if hub is None else loops.asynloop, consumer, connection, *args)
+        standstill = getattr(self.controller, "standstill", None)
+        # A connection of another kind would hold up the event loop while it waits.
+        ours = isinstance(connection.transport, Transport)
+        if run_hub is None or hub is None or standstill is None or not ours or descriptor(hub.poller) is None:
+            return loop()
+        return run_hub(hub, loop, standstill.turn)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
         """What is called with each message."""

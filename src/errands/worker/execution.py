@@ -8,7 +8,6 @@ the end.
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import replace
 from typing import Any
 
@@ -34,11 +33,11 @@ from errands.worker.pool.job import has_neighbours, isolate, limited
 from errands.worker.resume import HandOver
 from errands.worker.run import Run, current
 from errands.worker.settling import Attempt, WorkerDied, settle
+from errands.worker.starting import LOOK_AGAIN, envelope_of, redelivered, say_started
 
 logger = logging.getLogger("errands.run")
 
 _INLINE_SNOOZES = 100
-_LOOK_AGAIN = 30.0  # seconds
 # A worker can wait for a broker that is away for a minute; nobody waits for the worker.
 _PATIENCE = {"max_retries": 20, "interval_start": 0.1, "interval_step": 0.4, "interval_max": 5.0}
 _NOT_STARTED = {
@@ -141,68 +140,9 @@ def take_over(task: Any, request: Any, envelope: dict[str, Any], hop: int) -> Re
     here = facts.get("worker") == request.hostname
     if here and not _lives(facts.get("pid")):
         return say_started(task, request, envelope, hop, died=True)
-    if here or _redelivered(request) or envelope.get("copy"):
+    if here or redelivered(request) or envelope.get("copy"):
         look_again(task)
     return Reply(Verdict.RUNNING, 0, 0)  # else whoever is at it has a message of its own
-
-
-def say_started(
-    task: Any, request: Any, envelope: dict[str, Any], hop: int, *, died: bool = False, counted: bool = False
-) -> Reply:
-    """Record the start of an attempt.
-
-    Args:
-        died: the process that worked on the last attempt is gone.
-        counted: limits of its rate have counted this start already.
-
-    Raises:
-        Waits: a limit stands in the way, and the run waits for it.
-        Reject: the server is away, and nobody could say whether the run may start. Its message goes back, and
-            the attempt does not count.
-    """
-    facts: dict[str, Any] = {}
-    if not envelope.get("told"):  # its sender may not have told what the run is about
-        facts = {
-            "queue": (request.delivery_info or {}).get("routing_key") or getattr(task, "queue", None),
-            "owner": envelope.get("owner"),
-            "subject": envelope.get("subject") or task.arguments.subject_of(request.args, request.kwargs),
-            # Celery calls a run that retries itself its own parent.
-            "parent_id": request.parent_id if request.parent_id != request.id else None,
-            "root_id": request.root_id,
-            "args": list(request.args or ()),
-            "kwargs": dict(request.kwargs or {}),
-            "max_attempts": task.rules.policy.times + 1,
-            "options": told(request, envelope),
-        }
-    event = Event(
-        kind=Kind.STARTED, run_id=request.id, at=clock.timestamp(), task=task.name, worker=request.hostname,
-        pid=os.getpid(), **facts,
-    )  # fmt: skip
-    asked = admission.asked_by(task, request, counted=counted) if task.rules.of_starts else []
-    try:
-        reply: Reply = task.app.live.record(
-            event, hop=hop, redelivered=_redelivered(request), copy=bool(envelope.get("copy")),
-            died=died, time_limit=_hard_limit(task, request), rules=admission.as_rules(task, asked),
-        )  # fmt: skip
-    except redis.RedisError as exc:
-        raise Reject(exc, requeue=True) from exc
-    if reply.verdict is Verdict.LIMITED:
-        admission.wait(task, request, hop, reply, asked)
-        end_late(task, request, envelope)
-        return say_started(task, request, envelope, hop, died=died, counted=counted)
-    return reply
-
-
-def end_late(task: Any, request: Any, envelope: dict[str, Any]) -> None:
-    """End a run whose deadline has passed while it waited for a limit, as a worker that gets it then does.
-
-    Raises:
-        Ignore: the run has expired.
-    """
-    deadline, now = deadlines.of(envelope), clock.timestamp()
-    if deadline is not None and now >= deadline:
-        task.app.live.record(Event(kind=Kind.EXPIRED, run_id=request.id, at=now, task=task.name))
-        raise Ignore("its deadline has passed")
 
 
 def wait_alone(task: Any, request: Any, envelope: dict[str, Any], hop: int) -> Reply:
@@ -334,7 +274,7 @@ def look_again(task: Any) -> None:
     envelope = {**envelope, "hop": int(envelope.get("hop", 0)), "copy": True}
     headers = {**(request.headers or {}), "errands": envelope}
     signature = task.signature_from_request(
-        request, countdown=_LOOK_AGAIN, retries=request.retries, headers=headers
+        request, countdown=LOOK_AGAIN, retries=request.retries, headers=headers
     )
     try:
         signature.apply_async()
@@ -348,28 +288,6 @@ def _lives(pid: int | None) -> bool:
         return pid is None or psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def _redelivered(request: Any) -> bool:
-    return bool((request.delivery_info or {}).get("redelivered"))
-
-
-def _hard_limit(task: Any, request: Any) -> float:
-    """Seconds after which an attempt at `task` has been ended by force."""
-    own = (request.timelimit or (None, None))[0]
-    return float(own or task.time_limit or task.app.settings.time_limit) + _LOOK_AGAIN
-
-
-def told(request: Any, envelope: dict[str, Any]) -> dict[str, Any] | None:
-    """Where the message waited in its queue; None where it waited with all others."""
-    known = {"priority": (request.delivery_info or {}).get("priority"), "fair": envelope.get("fair")}
-    return {name: value for name, value in known.items() if value} or None
-
-
-def envelope_of(request: Any) -> dict[str, Any]:
-    """What we wrote into the message's headers; empty for a plain Celery producer."""
-    envelope = (request.headers or {}).get("errands")
-    return envelope if isinstance(envelope, dict) else {}
 
 
 def _batch_of(task: Any, request: Any, envelope: dict[str, Any]) -> Batch | None:

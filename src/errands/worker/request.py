@@ -18,7 +18,7 @@ from celery.worker.request import Request as CeleryRequest
 from errands.core import clock
 from errands.core.events import Event, Kind
 from errands.core.secrets import MASK
-from errands.worker import deadlines
+from errands.worker import celery_repr, deadlines, starting  # noqa: F401 — what Celery logs, sooner
 from errands.worker.settling import tell_lost, unsaved
 
 logger = logging.getLogger("errands.worker")
@@ -135,9 +135,14 @@ class Request(CeleryRequest):
             soft_timeout=soft,
             timeout=hard,
             correlation_id=self.id,
+            say_started=self.say_started,
         )
         self._apply_result = None if result is None else ref(result)
         return result
+
+    def say_started(self) -> Any:
+        """Have the server told that the attempt starts: see `starting.say_early`."""
+        return starting.say_early(self)
 
     def send_event(self, type: str, **fields: Any) -> None:
         """Tell watchers, if there are any."""

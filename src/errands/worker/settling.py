@@ -5,17 +5,19 @@ Only then does a run count as ended, so that a crash in between repeats it inste
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import traceback
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
 from celery.exceptions import Retry as CeleryRetry
 from celery.exceptions import TimeLimitExceeded
 
-from errands.broker.runs import Result, Verdict
+from errands.broker.runs import LiveRuns, Reply, Result, Verdict
 from errands.core import clock
 from errands.core.errors import (
     ErrandsError,
@@ -29,6 +31,7 @@ from errands.core.events import Event, Kind
 from errands.core.outcome import Again, Done, Outcome, Over
 from errands.core.scrubbing import scrubbed
 from errands.worker.host import Host
+from errands.worker.pool.job import has_neighbours, leave_end
 from errands.worker.run import Run
 
 logger = logging.getLogger("errands.run")
@@ -82,6 +85,14 @@ def settle(task: Any, status: str = "", value: Any = None, run_id: str = "") -> 
         return
     present.settled = True
     event = _ending(task, request, present, status, value)
+    if event.kind is Kind.SUCCEEDED and has_neighbours() and isinstance(host.live, LiveRuns):
+        end = host.live.record_here(
+            event, hop=present.run.hop, attempt=present.run.attempt, result=present.result
+        )
+        if end is not None:  # what is left of the job need not wait for it
+            end.add_done_callback(partial(_heard, task.name, event, present.run.attempt))
+            leave_end(end)
+            return
     try:
         if event.kind in _GIVEN_UP and _is_dead_letter(task, request, present.outcome):
             # First, since a crash in between then tells of it twice, and not never.
@@ -89,14 +100,26 @@ def settle(task: Any, status: str = "", value: Any = None, run_id: str = "") -> 
         reply = host.live.record(
             event, hop=present.run.hop, attempt=present.run.attempt, result=present.result
         )
-        if reply.verdict is not Verdict.OK:
-            logger.warning(
-                "%s[%s]: attempt %s ended as %s, and it is not recorded: %s",
-                task.name, event.run_id, present.run.attempt, event.kind.value, _NOT_HEARD.get(reply.verdict),
-            )  # fmt: skip
+        _look_whether_heard(task.name, event, present.run.attempt, reply)
     except Exception:
         logger.exception("%s[%s]: its end could not be recorded", task.name, event.run_id)
         _keep_the_message(event.run_id)
+
+
+def _heard(task: str, event: Event, attempt: int, end: asyncio.Future[Reply]) -> None:
+    try:
+        _look_whether_heard(task, event, attempt, end.result())
+    except Exception:
+        logger.exception("%s[%s]: its end could not be recorded", task, event.run_id)
+        _keep_the_message(event.run_id)
+
+
+def _look_whether_heard(task: str, event: Event, attempt: int, reply: Reply) -> None:
+    if reply.verdict is not Verdict.OK:
+        logger.warning(
+            "%s[%s]: attempt %s ended as %s, and it is not recorded: %s",
+            task, event.run_id, attempt, event.kind.value, _NOT_HEARD.get(reply.verdict),
+        )  # fmt: skip
 
 
 def _keep_the_message(run_id: str) -> None:

@@ -118,7 +118,8 @@ class Stopping(bootsteps.StartStopStep):
             finally:
                 done.set()
 
-        worker.hub.call_soon(call)
+        # A pool whose loop the hub is on does it also while a task holds that up.
+        getattr(worker.pool, "post", worker.hub.call_soon)(call)
         return done.wait(_HUB_ANSWERS)
 
 

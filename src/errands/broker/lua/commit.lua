@@ -63,11 +63,12 @@ while i <= #ARGV do
     if there and string.find(there, unless) then
       verdict = 'known'
     else
-      keep(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3])
+      keep(context, ARGV[i + 1], ARGV[i + 2], ARGV[i + 3])
     end
     i = i + 5
   end
   local n = #replies
   replies[n + 1], replies[n + 2], replies[n + 3], replies[n + 4] = verdict, attempt, deliveries, about or ''
 end
+wake_who_waits(context)
 return replies

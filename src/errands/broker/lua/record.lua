@@ -1,7 +1,9 @@
 -- One event of one run: to the stream of events and to the live hash of the run, if the move it makes is legal.
 --
 -- The hash holds the state itself and, as JSON, the newest event of each stage of a life: `queued`, `reopened`,
--- `started`, `progress`, `ended` (its slot).
+-- `started`, `progress`, `ended` (its slot). Of its newest attempt it holds `at` (see attempt.lua) and `taken`: how many
+-- workers took the message of that hop, and the second at which the last one did. `kept` is the second at which its
+-- time to live was set.
 --
 -- context  {prefix of keys, most entries in the stream of events, most deliveries of one hop, lease of who
 --          speaks, seconds of now}
@@ -18,15 +20,45 @@
 --          'stale' (a message that was sent on since, an attempt that is not the newest), 'running' (somebody
 --          alive is at it), 'limited' (a limit stands in the way, and nothing was written), 'poison' (too many died of it)
 local HOUR, MESSAGE_WAITS = 3600, 90 * 86400
+local STATE, AT, TAKEN, KEPT, SLOTS, BATCH, UNIQUE = 1, 2, 3, 4, 5, 6, 7
+
+-- The life that nearly every run has: it starts for the first time, and the attempt that has it succeeds. What is done
+-- is what `record` does for it, with less asked; nil where the run's life is another one.
+local function record_plainly(context, a)
+  local kind, event = ARGV[a + 1], ARGV[a + 3]
+  local starts = kind == 'started'
+  if not (starts or kind == 'succeeded') or ARGV[a + 7] ~= '' or ARGV[a + 13] ~= '' then return nil end
+  local run = context.prefix .. 'run:' .. ARGV[a]
+  local live = redis.call('HMGET', run, 'state', 'at', 'kept', 'slots', 'batch', 'unique')
+  if live[4] or live[5] or live[6] then return nil end
+  local at = attempt_as(ARGV[a + 6], starts and 1 or ARGV[a + 8], context.lease)
+  if starts then
+    local lives_on = context.now - tonumber(live[3] or '0') <= HOUR and tonumber(ARGV[a + 5]) <= 169 * HOUR
+    if live[1] ~= 'queued' or live[2] or not lives_on then return nil end
+    redis.call('XADD', context.prefix .. 'events', 'MAXLEN', '~', context.events_max, '*', 'e', event, 'n', 1)
+    redis.call('HSET', run, 'state', 'running', 'at', at, 'taken', '1 ' .. context.now, 'started', event)
+    return 'ok', 1, 1
+  end
+  if live[1] ~= 'running' or live[2] ~= at or context.lease == '' then return nil end
+  redis.call('XADD', context.prefix .. 'events', 'MAXLEN', '~', context.events_max, '*', 'e', event, 'n', ARGV[a + 8])
+  redis.call('HSET', run, 'state', 'succeeded', 'ended', event)
+  redis.call('EXPIRE', run, ARGV[a + 5])
+  if ARGV[a + 10] ~= '' then keep(context, ARGV[a + 10], ARGV[a + 11], ARGV[a + 12]) end
+  return 'ok', tonumber(ARGV[a + 8]), 1
+end
 
 local function record(context, a)
+  local verdict, attempt, deliveries = record_plainly(context, a)
+  if verdict then return verdict, attempt, deliveries end
   local run = context.prefix .. 'run:' .. ARGV[a]
   local kind, state, event, slot, ttl = ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], ARGV[a + 5]
   local hop, flags, speaks = tonumber(ARGV[a + 6]), ARGV[a + 7], ARGV[a + 8]
-  local live = redis.call('HMGET', run, 'state', 'hop', 'attempt', 'deliveries', 'lease', 'begun', 'kept', 'slots', 'batch', 'unique')
-  local before, last = live[1], tonumber(live[2] or '-1')
-  local attempt, deliveries = tonumber(live[3] or '0'), tonumber(live[4] or '0')
-  local mine = context.lease ~= '' and live[5] == context.lease
+  local live = redis.call('HMGET', run, 'state', 'at', 'taken', 'kept', 'slots', 'batch', 'unique')
+  local before, last, lease, begun = live[STATE]
+  last, attempt, lease = attempt_of(live[AT])
+  deliveries, begun = string.match(live[TAKEN] or '0 0', '^(%d+) (%d+)$')
+  deliveries = tonumber(deliveries)
+  local mine = context.lease ~= '' and lease == context.lease
   local facts = {}
 
   if string.find(flags, 'a', 1, true) and before == state and (mine or kind == 'queued') and last <= hop then
@@ -45,14 +77,14 @@ local function record(context, a)
     end
     if speaks ~= '' then  -- sent again, since this server had lost it: attempts go on counting
       attempt = tonumber(speaks)
-      facts = {'attempt', speaks}
+      facts = {'at', attempt_as(last, speaks, lease)}
     end
   elseif state ~= '' then
     if not MOVES[kind == 'reopened' and kind or state][before or 'none'] then
       -- It does not start; or it was revoked while it was at work, and only now its attempt is over.
       if kind == 'started' and before == 'revoked' then redis.call('EXPIRE', run, ttl) end -- its message is gone
       if kind == 'started' and ARGV[a + 13] ~= '' then give_up(context, ARGV[a], cjson.decode(ARGV[a + 13])) end
-      if kind ~= 'started' and kind ~= 'reopened' and live[8] and mine then let_go(context, ARGV[a], live[8]) end
+      if kind ~= 'started' and kind ~= 'reopened' and live[SLOTS] and mine then let_go(context, ARGV[a], live[SLOTS]) end
       return 'refused', attempt, deliveries
     end
     if kind == 'started' then
@@ -64,21 +96,21 @@ local function record(context, a)
         if before == 'running' then
           local died = string.find(flags, 'd', 1, true)
           if not (copy or died or string.find(flags, 'r', 1, true)) then return 'running', attempt, deliveries end
-          local owner, limit = live[5] or '', tonumber(ARGV[a + 9])
+          local owner, limit = lease, tonumber(ARGV[a + 9])
           local alive = owner ~= '' and redis.call('EXISTS', context.prefix .. 'lease:' .. owner) == 1
           -- Past its hard time limit nobody can be at it, whoever lives: its end could not be told.
-          local over = limit > 0 and context.now > tonumber(live[6] or '0') + limit
+          local over = limit > 0 and context.now > tonumber(begun) + limit
           if alive and not over and not died then return 'running', attempt, deliveries end
         end
         deliveries = deliveries + 1
       else
         deliveries = 1
       end
-      if live[9] and revoked(context, ARGV[a], live[9]) then
+      if live[BATCH] and revoked(context, ARGV[a], live[BATCH]) then
         if ARGV[a + 13] ~= '' then give_up(context, ARGV[a], cjson.decode(ARGV[a + 13])) end
         return 'refused', attempt, deliveries, 'batch'
       end
-      local wait = live[10] and put_off(run)
+      local wait = live[UNIQUE] and put_off(run)
       if wait then return 'early', attempt, deliveries, wait end
       if ARGV[a + 13] ~= '' then
         local limit = admit(context, ARGV[a], cjson.decode(ARGV[a + 13]), tonumber(ARGV[a + 9]))
@@ -86,9 +118,7 @@ local function record(context, a)
       end
       if attempt > 0 or before == 'retrying' then redis.call('HDEL', run, 'progress', 'ended') end
       attempt = attempt + 1
-      facts = {
-        'attempt', attempt, 'hop', hop, 'deliveries', deliveries, 'lease', context.lease, 'begun', context.now,
-      }
+      facts = {'at', attempt_as(hop, attempt, context.lease), 'taken', deliveries .. ' ' .. context.now}
     elseif kind == 'reopened' then
       if ARGV[a + 13] ~= '' then
         local verdict, first = claim(context, ARGV[a], cjson.decode(ARGV[a + 13]).unique)
@@ -96,12 +126,8 @@ local function record(context, a)
       end
       -- The hash may be forgotten by now; attempts go on counting from what the ledger has. A message of
       -- before may still wait in its queue: from now on it is stale.
-      if speaks ~= '' then facts = {'attempt', speaks} end
       if before == 'succeeded' then redis.call('HDEL', run, 'checkpoint') end  -- all is to be done once more
-      if hop >= 0 then
-        facts[#facts + 1] = 'hop'
-        facts[#facts + 1] = hop
-      end
+      facts = {'at', attempt_as(hop >= 0 and hop or last, speaks ~= '' and speaks or attempt, lease)}
     else
       -- What a worker says about an attempt that is no longer the newest one comes too late.
       if hop >= 0 and last > hop then return 'stale', attempt, deliveries end
@@ -110,7 +136,8 @@ local function record(context, a)
         return 'stale', attempt, deliveries
       end
       if kind == 'snoozed' then
-        facts = {'attempt', math.max(0, attempt - 1), 'deliveries', math.max(0, deliveries - 1)}
+        local taken = math.max(0, deliveries - 1) .. ' ' .. begun
+        facts = {'at', attempt_as(last, math.max(0, attempt - 1), lease), 'taken', taken}
       end
     end
   elseif speaks ~= '' and before then
@@ -139,7 +166,7 @@ local function record(context, a)
   if #facts > 0 then
     -- A life of seconds needs its time to live set twice: when it begins and when it ends. One that goes on in
     -- a month is remembered until then.
-    local renew = not before or MOVES.final[state] or context.now - tonumber(live[7] or '0') > HOUR
+    local renew = not before or MOVES.final[state] or context.now - tonumber(live[KEPT] or '0') > HOUR
       or tonumber(ttl) > 169 * HOUR
     if renew then
       facts[#facts + 1] = 'kept'
@@ -147,20 +174,20 @@ local function record(context, a)
     end
     redis.call('HSET', run, unpack(facts))
     if renew then redis.call('EXPIRE', run, ttl) end
-    local key = live[10] or kind == 'reopened' and redis.call('HGET', run, 'unique')
+    local key = live[UNIQUE] or kind == 'reopened' and redis.call('HGET', run, 'unique')
     if key and renew then keep_claim(ARGV[a], key, MOVES.final[state], state, ttl) end
     -- From now on its messages have the newest arguments themselves.
     if key and (kind == 'retrying' or kind == 'snoozed') then redis.call('HDEL', run, 'renewed') end
   end
-  if ARGV[a + 10] ~= '' then keep(ARGV[a + 10], ARGV[a + 11], ARGV[a + 12]) end
+  if ARGV[a + 10] ~= '' then keep(context, ARGV[a + 10], ARGV[a + 11], ARGV[a + 12]) end
   -- Who is revoked while at work is at work until the attempt has ended.
-  if live[8] and state ~= '' and kind ~= 'started' and not (kind == 'revoked' and before == 'running') then
-    let_go(context, ARGV[a], live[8])
+  if live[SLOTS] and state ~= '' and kind ~= 'started' and not (kind == 'revoked' and before == 'running') then
+    let_go(context, ARGV[a], live[SLOTS])
   end
-  if live[9] and MOVES.final[state] then member_ended(context, ARGV[a], live[9], state) end
-  if live[9] and kind == 'reopened' then member_reopened(context, ARGV[a], live[9], before) end
+  if live[BATCH] and MOVES.final[state] then member_ended(context, ARGV[a], live[BATCH], state) end
+  if live[BATCH] and kind == 'reopened' then member_reopened(context, ARGV[a], live[BATCH], before) end
   if kind == 'started' and deliveries > tonumber(context.max_deliveries) then
-    return 'poison', attempt, deliveries, live[10] and newest_request(run)
+    return 'poison', attempt, deliveries, live[UNIQUE] and newest_request(run)
   end
-  return 'ok', attempt, deliveries, live[10] and kind == 'started' and newest_request(run) or nil
+  return 'ok', attempt, deliveries, live[UNIQUE] and kind == 'started' and newest_request(run) or nil
 end

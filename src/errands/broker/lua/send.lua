@@ -15,7 +15,7 @@ for i = 3, #ARGV, 7 do
   local known = call('EXISTS', run) == 1
   if known then verdict = 'known' end
   if not known or ARGV[i + 4] == '' then
-    if known then attempt = tonumber(call('HGET', run, 'attempt') or '0') end
+    if known then attempt = tonumber(string.match(call('HGET', run, 'at') or '', '^%S+ (%S+)') or '0') end
     call('XADD', queues .. ARGV[i] .. ':' .. ARGV[i + 1], '*', 'm', ARGV[i + 2])
     -- A worker may have been faster than the one who tells of it: then only what is missing is filled in.
     if not known or call('HSETNX', run, 'queued', ARGV[i + 5]) == 1 then

@@ -51,14 +51,15 @@ local function claim(context, run, unique)
   local first = held[1]
   if first and first ~= run then
     local hash = context.prefix .. 'run:' .. first
-    local live = redis.call('HMGET', hash, 'state', 'unique', 'attempt')
+    local live = redis.call('HMGET', hash, 'state', 'unique', 'at')
     local state = live[1] or held[3] or (live[2] and 'sent')
     if state and (state == 'sent' or unique.states[state]) then
       if unique.on ~= 'look' and unique.on ~= 'reopen' then
         if live[1] or live[2] then redis.call('HINCRBY', hash, 'others', 1) end
         if unique.new and WAITS[state] then
           redis.call('HSET', hash, 'unique', key)
-          renew_request(context, hash, first, live[3], tonumber(held[2]), unique)
+          local _, attempt = attempt_of(live[3])
+          renew_request(context, hash, first, attempt, tonumber(held[2]), unique)
         end
         if unique.told then end_as_duplicate(context, run, first, unique) end
       end

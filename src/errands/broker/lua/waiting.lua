@@ -137,8 +137,8 @@ end
 local function look_after_those_inside(context, base)
   local now, holders, times = microseconds(context), base .. ':holders', base .. ':times'
   for _, run in ipairs(redis.call('ZRANGEBYSCORE', holders, '-inf', now - LOOK_US, 'LIMIT', 0, MOST_HOLDERS)) do
-    local live = redis.call('HMGET', context.prefix .. 'run:' .. run, 'slots', 'lease')
-    local slots, lease = live[1] or '', live[2] or ''
+    local live = redis.call('HMGET', context.prefix .. 'run:' .. run, 'slots', 'at')
+    local slots, _, _, lease = live[1] or '', attempt_of(live[2])
     local deadline = tonumber(string.match(slots, '^%d+') or '0')
     local over = deadline > 0 and now > deadline * 1000000
     local lives = lease == '' or redis.call('EXISTS', context.prefix .. 'lease:' .. lease) == 1
@@ -202,11 +202,12 @@ end
 --        'missing': there is no such entry, and nothing was done
 local function wait_for(context, run, queue, lane, raw, waits)
   local live = context.prefix .. 'run:' .. run
-  local known = redis.call('HMGET', live, 'state', 'hop', 'attempt')
+  local known = redis.call('HMGET', live, 'state', 'at')
+  local hop, attempt = attempt_of(known[2])
   if OVER[known[1] or ''] then return 'refused' end
-  if tonumber(known[2] or '-1') > waits.hop then return 'stale' end
+  if hop > waits.hop then return 'stale' end
   if known[1] == 'running' then
-    if tonumber(known[3] or '0') ~= waits.attempt then return 'running' end
+    if attempt ~= waits.attempt then return 'running' end
     redis.call('HSET', live, 'state', 'retrying') -- its worker has died, or it would not be here
   end
   local entry = entry_of(context, queue, run)
@@ -225,7 +226,7 @@ local function wait_for(context, run, queue, lane, raw, waits)
     redis.call('XDEL', at[1], at[2])
   end
   if not stays then return 'ok' end
-  redis.call('XADD', context.prefix .. 'events', 'MAXLEN', '~', context.events_max, '*', 'e', told, 'n', known[3] or '0')
+  redis.call('XADD', context.prefix .. 'events', 'MAXLEN', '~', context.events_max, '*', 'e', told, 'n', attempt)
   redis.call('HSET', live, 'limited', told)
   redis.call('EXPIRE', live, KEPT_S) -- it may wait for long, and must not be forgotten meanwhile
   return 'ok'

@@ -31,9 +31,9 @@ class Job:
     """What the pool knows of one call. `green`: it runs on the event loop; else in a thread."""
 
     __slots__ = (
-        "__weakref__", "_body", "_lock", "_thread", "abandoned", "callback", "error_callback", "forced",
-        "freed", "green", "guarded", "hard", "hard_at", "killed", "name", "number", "on_accept",
-        "on_timeout", "pending", "pool", "soft", "soft_at", "started", "task", "work",
+        "__weakref__", "_body", "_lock", "_thread", "abandoned", "callback", "end", "error_callback",
+        "forced", "freed", "green", "guarded", "hard", "hard_at", "killed", "name", "number", "on_accept",
+        "on_timeout", "pending", "pool", "say_started", "soft", "soft_at", "start", "started", "task", "work",
     )  # fmt: skip
 
     def __init__(
@@ -49,6 +49,10 @@ class Job:
         self.error_callback: Callable[[Any], Any] | None = None
         self.on_accept: Callable[[int, float], Any] | None = None
         self.on_timeout: Callable[[bool, float], Any] | None = None
+        # Has the server told that the attempt starts, where that can be said before it does; the reply.
+        self.say_started: Callable[[], asyncio.Future[Any] | None] | None = None
+        self.start: asyncio.Future[Any] | None = None
+        self.end: asyncio.Future[Any] | None = None  # the reply to the attempt's end, which the job waits for
         self.soft: float | None = None  # seconds
         self.hard: float | None = None
         self.soft_at = self.hard_at = NEVER
@@ -218,6 +222,22 @@ def limited() -> AbstractContextManager[None]:
     """The block is a task's body: in the asyncio pool, time limits apply to it and to nothing else."""
     job = current.get()
     return nullcontext() if job is None or not job.guarded else _Body(job)
+
+
+def take_start() -> asyncio.Future[Any] | None:
+    """The reply to the start of the attempt at hand, where it was said before the job began; once."""
+    job = current.get()
+    if job is None or job.start is None:
+        return None
+    start, job.start = job.start, None
+    return start
+
+
+def leave_end(end: asyncio.Future[Any]) -> None:
+    """The job at hand has ended when `end` is there; its code need not wait for it."""
+    job = current.get()
+    assert job is not None, "no job of the asyncio pool is at hand"  # noqa: S101
+    job.end = end
 
 
 def has_neighbours() -> bool:

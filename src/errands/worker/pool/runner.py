@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context, copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from billiard.einfo import ExceptionInfo
@@ -66,6 +67,9 @@ class Runner:
             job.started = True
             self.threads.submit(job)
             return
+        if self.here:  # the hub is on the loop
+            self._start_here(job)
+            return
         self._inbox.append(job)
         if not self._woken:
             self._woken = True
@@ -91,6 +95,11 @@ class Runner:
         """A future of threads as one of this loop."""
         return asyncio.wrap_future(future, loop=self.loop)
 
+    @property
+    def late(self) -> float:
+        """Seconds since the loop was last seen to turn."""
+        return self._watchdog.late
+
     def stop(self) -> None:
         """End the threads and the watchdog. The loop belongs to the process."""
         self._watchdog.stop()
@@ -114,9 +123,28 @@ class Runner:
     def _start_all(self) -> None:
         self._woken = False
         while self._inbox:
-            job = self._inbox.popleft()
-            job.task = self.loop.create_task(self._run(job), name=job.name, context=self._context_of(job))
+            self._begin(self._inbox.popleft())
+
+    def _start_here(self, job: Job) -> None:
+        """Say that the attempt starts, and begin it: at once where nothing else is to do, so that both are
+        under way at a time; else when the server has answered, which saves a wait."""
+        start = job.start = job.say_started() if job.say_started is not None else None
+        if start is None:
+            self._begin(job)
+        elif not self._running:
+            self._begin(job)
+            self._pool.flush_batch()
+        else:
             self._running.add(job)
+            start.add_done_callback(partial(self._begin_started, job))
+
+    def _begin_started(self, job: Job, start: asyncio.Future[Any]) -> None:
+        if job.task is None and job in self._running:  # else it was ended meanwhile
+            self._begin(job)
+
+    def _begin(self, job: Job) -> None:
+        job.task = self.loop.create_task(self._run(job), name=job.name, context=self._context_of(job))
+        self._running.add(job)
 
     async def _run(self, job: Job) -> None:
         job.started = True
@@ -130,10 +158,15 @@ class Runner:
             if not job.killed:
                 tell, outcome = job.error_callback, _describe(error)
         finally:
-            self._over(job, tell, outcome)
+            if job.end is None:
+                self._over(job, tell, outcome)
+            else:  # by the loop, after what else hears of it
+                job.end.add_done_callback(lambda _: self._over(job, tell, outcome))
 
     def _kill(self, job: Job) -> None:
         job.kill()
+        if job.task is None and job in self._running:  # it waits for the word that it may start
+            self._begin(job)
         self._press_later(job)
 
     def _press_later(self, job: Job) -> None:

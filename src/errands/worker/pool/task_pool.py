@@ -1,9 +1,10 @@
-"""The pool as Celery sees it. Its methods are called by Celery's hub, in the worker's main thread.
+"""The pool as Celery sees it. Its methods are called by Celery's hub: on the event loop, beside the jobs,
+where the broker's connections can wait there (`hub.py`), else in the worker's main thread.
 
-Everything that Celery must hear of (a job begins, its limit is over, it has ended) happens in that thread
-too: Celery's own state needs no locks. Jobs end on the event loop and in threads; what they have to say goes
-through one deque and wakes the hub once, however much it is (`post`). The way to the loop is the same
-(`Runner.start`).
+Everything that Celery must hear of (a job begins, its limit is over, it has ended) is told by the hub too:
+Celery's own state needs no locks. Jobs end on the event loop and in threads; what they have to say goes
+through one deque and wakes the hub once, however much it is (`post`). The way to a loop in another thread is
+the same (`Runner.start`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -22,9 +24,11 @@ from celery import signals
 from celery.concurrency.base import BasePool
 from celery.utils.nodenames import gethostname
 
+from errands.broker.batch import Batch
 from errands.core import green
 from errands.worker.loop import process_loop
 from errands.worker.pool.alone import Alone, Granted
+from errands.worker.pool.hub import HubOnLoop
 from errands.worker.pool.job import Job
 from errands.worker.pool.runner import Runner
 
@@ -33,6 +37,9 @@ logger = logging.getLogger("errands.pool")
 # Plain tasks block a thread each; past some dozens the threads get in each other's way.
 MOST_THREADS = 32
 _TURN = 0.05  # seconds between two looks while a stopping pool waits
+# The loop does nearly all there is to do; the threads beside it (heartbeat, upkeep) need little. What they are at
+# must not hold a task up for the 5 ms after which Python lets others have a turn.
+_SWITCH = 0.001  # seconds
 
 
 class TaskPool(BasePool):
@@ -65,7 +72,8 @@ class TaskPool(BasePool):
         self._news = threading.Event()
         self._runner: Runner | None = None
         self._stopped = False
-        self._batch: Any = None
+        self._on_loop: HubOnLoop | None = None
+        self._batch: Batch | None = None
         self._tasks: Any = {}
 
     # -- life
@@ -73,6 +81,7 @@ class TaskPool(BasePool):
     def on_start(self) -> None:
         """Start the loop; what prefork's children do when they begin, this process does now."""
         self.app.set_current()
+        sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH))
         self._tasks = self.app.tasks
         if self.app.conf.broker_pool_limit is not None:
             # Tasks step aside while they hold a connection; to wait for one would block the loop.
@@ -82,6 +91,9 @@ class TaskPool(BasePool):
         live_runs = getattr(self.app, "_live_runs", None)  # a plain Celery app has none
         if live_runs is not None:
             self._batch = live_runs.batch_on(self._runner.loop)
+        self._on_loop = HubOnLoop(
+            self._runner.loop, before=self.flush_batch, stand_in=self.listen, late=lambda: self.runner.late
+        )
         self.app.loader.init_worker_process()
         signals.worker_process_init.send(sender=self._hostname)
 
@@ -89,6 +101,11 @@ class TaskPool(BasePool):
         """Celery calls this after each connection to the broker."""
         self._hub = hub
         self._wake()
+
+    def run_hub(self, hub: Any, function: Callable[[], Any], held_up: Callable[[], object]) -> Any:
+        """Run `function`, Celery's consumer loop on `hub`, on the event loop: see `HubOnLoop.run`."""
+        assert self._on_loop is not None, "the asyncio pool is not started"  # noqa: S101
+        return self._on_loop.run(hub, function, held_up)
 
     def on_stop(self) -> None:
         """Wait for the jobs that have begun, then close what the process keeps open.
@@ -111,6 +128,8 @@ class TaskPool(BasePool):
         if self._batch is not None:
             process_loop().run(self._batch.drain())
             self.app._live_runs.unbatch()
+        if self._on_loop is not None:
+            self._on_loop.close()
 
     def on_terminate(self) -> None:
         """End the jobs that have begun."""
@@ -135,9 +154,9 @@ class TaskPool(BasePool):
     def on_apply(
         self, target: Any, args: Any, kwargs: Any, *, callback: Any = None, error_callback: Any = None,
         accept_callback: Any = None, timeout_callback: Any = None, soft_timeout: float | None = None,
-        timeout: float | None = None, **_: Any,
+        timeout: float | None = None, say_started: Callable[[], Any] | None = None, **_: Any,
     ) -> Job:  # fmt: skip
-        """Run `target`, now or when there is room."""
+        """Run `target`, now or when there is room. `say_started`: see `Job.say_started`."""
         task = self._tasks.get(args[0]) if args else None
         job = Job(
             self, next(self._numbers), partial(target, *args, **kwargs),
@@ -145,6 +164,7 @@ class TaskPool(BasePool):
             green=getattr(task, "is_async", False), guarded=getattr(task, "function", None) is not None,
         )  # fmt: skip
         job.callback, job.error_callback = callback, error_callback
+        job.say_started = say_started if self._batch is not None else None
         job.on_accept, job.on_timeout = accept_callback, timeout_callback
         job.soft = soft_timeout or self.options.get("soft_timeout")
         job.hard = timeout or self.options.get("timeout")
@@ -268,6 +288,9 @@ class TaskPool(BasePool):
             return
         self._woken = True
         if self._runner is not None and self._runner.here:
+            if self._on_loop is not None and self._on_loop.runs:
+                self._wake()
+                return
             # At the end of this turn of the loop, with what else ends in it: waking the hub for each job
             # would cost more than the job.
             self._runner.loop.call_soon(self._wake)
@@ -285,10 +308,18 @@ class TaskPool(BasePool):
         self._news.set()
         if self._hub is not None:
             self._hub.call_soon(self.listen)
+            if self._on_loop is not None and self.runner.here:
+                self._on_loop.wake()
         elif self._semaphore is None:  # a worker without a hub: its broker's transport knows none
             self.listen()
 
+    def flush_batch(self) -> None:
+        """As the hub on the loop: have the server told what was collected."""
+        if self._batch is not None and self._batch.collected:
+            green.wait(self._batch.flush())
+
     def listen(self) -> None:
+        """As the hub: do what was posted."""
         self._news.clear()
         self._woken = False
         with self._lock:

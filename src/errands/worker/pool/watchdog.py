@@ -49,6 +49,11 @@ class Watchdog:
         """Watch no more."""
         self._stop.set()
 
+    @property
+    def late(self) -> float:
+        """Seconds since the loop was last seen to turn."""
+        return monotonic() - self._turned_at
+
     def _turn(self) -> None:
         self._loop_thread = threading.get_ident()
         now = monotonic()
@@ -63,7 +68,7 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._stop.wait(INTERVAL):
-            late = monotonic() - self._turned_at
+            late = self.late
             if late > TOO_LONG + INTERVAL and not self._warned:
                 self._warned = True
                 logger.warning(
