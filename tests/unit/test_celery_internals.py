@@ -9,11 +9,15 @@ from typing import Any
 from celery import Task, _state
 from celery.app import trace
 from celery.backends.redis import RedisBackend
+from celery.utils.saferepr import saferepr
 from celery.utils.threads import LocalStack
 from celery.worker.consumer import Consumer
 from celery.worker.request import Request
+from kombu.asynchronous import Hub
 
+from errands.worker import celery_repr
 from errands.worker.celery_stacks import share_stack
+from errands.worker.pool.hub import descriptor
 
 
 def test_stacks_keep_what_they_hold_in_an_attribute_of_their_local() -> None:
@@ -249,3 +253,40 @@ def test_a_redis_connection_makes_its_socket_in_one_place() -> None:
     for kind in (redis.Connection, redis.SSLConnection, redis.UnixDomainSocketConnection):
         assert "_connect" in vars(kind)
     assert "self._connect()" in inspect.getsource(AbstractConnection.connect_check_health)
+
+
+def test_the_hub_takes_another_poller_and_its_own_has_a_descriptor() -> None:
+    """errands.worker.pool.hub"""
+    hub = Hub()
+    try:
+        poller = hub.poller
+        assert descriptor(poller) is not None
+        hub.poller = other = object()
+        assert hub.poller is other
+        hub.poller = poller
+    finally:
+        hub.close()
+    assert "poll = self.poller.poll" in inspect.getsource(Hub.create_loop)
+    assert "not hasattr(self, 'loop')" in inspect.getsource(Consumer.__init__)
+
+
+def test_the_tracer_asks_its_module_how_to_describe_a_result() -> None:
+    """errands.worker.celery_repr"""
+    assert "Rstr = saferepr(R, resultrepr_maxsize)" in inspect.getsource(trace.build_tracer)
+    assert trace.saferepr is celery_repr.saferepr
+    for value in (
+        None,
+        True,
+        False,
+        0,
+        -7,
+        1.5,
+        float("inf"),
+        10**30,
+        "text",
+        "x" * 5000,
+        {"a": [1]},
+        b"\x00",
+    ):
+        for most in (None, 10, 1024):
+            assert celery_repr.saferepr(value, most) == saferepr(value, most), value

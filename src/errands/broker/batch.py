@@ -93,7 +93,7 @@ class Batch:
     def submit(self, operation: Operation) -> asyncio.Future[Reply]:
         """Have `operation` committed; the future is its reply. To be called on the loop."""
         future = self.collect(operation)
-        self._see_to_flushing()
+        self.flush_soon()
         return future
 
     def collect(self, operation: Operation) -> asyncio.Future[Reply]:
@@ -107,6 +107,11 @@ class Batch:
         """Whether something waits to be sent."""
         return bool(self._waiting)
 
+    def flush_soon(self) -> None:
+        """Send what was collected in the next turns of the loop."""
+        if self._waiting and self._flusher is None:
+            self._flusher = self.loop.create_task(self._flush(), name="errands-batch")
+
     async def flush(self) -> None:
         """Send what was collected: at once where the server has nothing else to do, so that nobody waits for
         another turn of the loop; else with what gathers meanwhile."""
@@ -114,12 +119,7 @@ class Batch:
         free = self._flusher is None and not self._under_way and not self._recovering
         if connected and free and self._waiting and not self._speaking.locked():
             await self._send_some()
-        if self._waiting:
-            self._see_to_flushing()
-
-    def _see_to_flushing(self) -> None:
-        if self._flusher is None:
-            self._flusher = self.loop.create_task(self._flush(), name="errands-batch")
+        self.flush_soon()
 
     def submit_from_thread(self, operation: Operation) -> concurrent.futures.Future[Reply]:
         """The same, from another thread than the loop's."""

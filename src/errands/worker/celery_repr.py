@@ -6,17 +6,22 @@ This is the one place that relies on the tracer looking the function up in its m
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from celery.app import trace
 
-_celerys = trace.saferepr
+_celerys: Callable[..., str] = trace.saferepr
 _PLAIN = (type(None), bool, int, float)
 
 
-def saferepr(value: Any, *args: Any, **kwargs: Any) -> str:
+def saferepr(value: Any, maxlen: int | None = None, *args: Any, **kwargs: Any) -> str:
     """As Celery's, and sooner for what has one spelling only."""
-    return repr(value) if type(value) in _PLAIN else _celerys(value, *args, **kwargs)
+    if type(value) in _PLAIN:
+        text = repr(value)
+        if maxlen is None or len(text) < maxlen:
+            return text
+    return _celerys(value, maxlen, *args, **kwargs)
 
 
 trace.saferepr = saferepr

@@ -112,7 +112,7 @@ class Request(CeleryRequest):
         """Hand the attempt over to the pool.
 
         A pool of this process gets the arguments as they are: they were decoded when the request was made,
-        and Celery's tracer takes them so when no content type is told.
+        and Celery's tracer takes them so when no content type is told. It also has the start told.
 
         Raises:
             TaskRevokedError: it was revoked, or has expired, while it waited here.
@@ -122,8 +122,10 @@ class Request(CeleryRequest):
         hard, soft = self.time_limits
         if getattr(pool, "takes_decoded", False):
             body, kind, encoding = self._payload, None, None
+            more = {"say_started": self.say_started}
         else:
             body, kind, encoding = self._body, self._content_type, self._content_encoding
+            more = {}
         self.handed_over = True
         result = pool.apply_async(
             fast_trace_task if self._app.use_fast_trace_task else trace_task_ret,
@@ -135,7 +137,7 @@ class Request(CeleryRequest):
             soft_timeout=soft,
             timeout=hard,
             correlation_id=self.id,
-            say_started=self.say_started,
+            **more,
         )
         self._apply_result = None if result is None else ref(result)
         return result

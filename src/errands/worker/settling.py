@@ -85,7 +85,8 @@ def settle(task: Any, status: str = "", value: Any = None, run_id: str = "") -> 
         return
     present.settled = True
     event = _ending(task, request, present, status, value)
-    if event.kind is Kind.SUCCEEDED and has_neighbours() and isinstance(host.live, LiveRuns):
+    ordinary = event.kind is Kind.SUCCEEDED and not request.is_eager
+    if ordinary and has_neighbours() and isinstance(host.live, LiveRuns):
         end = host.live.record_here(
             event, hop=present.run.hop, attempt=present.run.attempt, result=present.result
         )

@@ -62,7 +62,7 @@ def say_started(
         Reject: the server is away, and nobody could say whether the run may start. Its message goes back, and
             the attempt does not count.
     """
-    early = None if died or counted else take_start()
+    early = None if died or counted or request.is_eager else take_start()
     if early is not None:
         try:
             said: Reply = green.wait(early)

@@ -113,7 +113,7 @@ class HubOnLoop:
 
     Args:
         loop: runs already, in another thread than the caller's.
-        before: called before each wait of the hub, on the loop.
+        before: called on the loop before each wait of the hub, and when it leaves.
         stand_in: called in the waiting thread while a task holds up the loop.
         late: seconds since the loop was last seen to turn.
     """
@@ -154,7 +154,7 @@ class HubOnLoop:
             while not concurrent.futures.wait([outcome], _LOOK).done:
                 if state.should_stop is not None or state.should_terminate is not None:
                     self._loop.call_soon_threadsafe(self.wake)
-                if self._late() > _TOO_LATE:
+                if self._late() > _TOO_LATE and asyncio.current_task(self._loop) is not self._task:
                     held_up()
                     self._be_hub()
         except BaseException:
@@ -198,6 +198,7 @@ class HubOnLoop:
         except BaseException as raised:  # noqa: BLE001 — also WorkerShutdown, which is a SystemExit
             error = raised
         self._poller = None
+        self._before()  # what it had begun to say is said
         poller.detach()
         with suppress(KeyError, OSError, ValueError):
             hub.remove(self._nothing)

@@ -37,8 +37,8 @@ logger = logging.getLogger("errands.pool")
 # Plain tasks block a thread each; past some dozens the threads get in each other's way.
 MOST_THREADS = 32
 _TURN = 0.05  # seconds between two looks while a stopping pool waits
-# The loop does nearly all there is to do; the threads beside it (heartbeat, upkeep) need little. What they are at
-# must not hold a task up for the 5 ms after which Python lets others have a turn.
+# The loop does nearly all there is to do; the threads beside it (heartbeat, upkeep) need little. What they
+# are at must not hold a task up for the 5 ms after which Python lets others have a turn.
 _SWITCH = 0.001  # seconds
 
 
@@ -315,8 +315,12 @@ class TaskPool(BasePool):
 
     def flush_batch(self) -> None:
         """As the hub on the loop: have the server told what was collected."""
-        if self._batch is not None and self._batch.collected:
+        if self._batch is None or not self._batch.collected:
+            return
+        if green.in_green():
             green.wait(self._batch.flush())
+        else:  # the hub has just left the loop
+            self._batch.flush_soon()
 
     def listen(self) -> None:
         """As the hub: do what was posted."""
