@@ -13,6 +13,8 @@ QUEUES = (
     f"errands:q:{QUEUE}:delayed",
 )
 RESULTS = "celery-task-meta-*"
+# As many tasks at a time as keep a worker at work while the server answers others, empty or waiting.
+BEST = ("--pool", "asyncio", "--processes", "2", "--concurrency", "200")
 
 
 def worker(*options: str) -> Sequence[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.contender import Contender, Setting
-from benchmarks.contenders._errands import PACKAGES, QUEUES, RESULTS, worker
+from benchmarks.contenders._errands import BEST, PACKAGES, QUEUES, RESULTS, worker
 
 CONTENDER = Contender(
     label="Errands",
@@ -12,13 +12,8 @@ CONTENDER = Contender(
     packages=PACKAGES,
     best=Setting(
         "tuned",
-        "2 worker processes, asyncio pool, quiet; events written, no beat beside",
-        [worker("--pool", "asyncio", "--processes", "2")],
-    ),
-    waiting=Setting(
-        "waiting",
-        "the same with 200 tasks at a time in each process",
-        [worker("--pool", "asyncio", "--processes", "2", "--concurrency", "200")],
+        "2 worker processes with 200 tasks at a time, asyncio pool, quiet; no beat beside",
+        [worker(*BEST)],
     ),
     default=Setting(
         "default",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.contender import BARE, DRAIN, PICKUP, SLEEPERS, Contender, Setting
-from benchmarks.contenders._errands import PACKAGES, QUEUES, RESULTS, recorded, worker
+from benchmarks.contenders._errands import BEST, PACKAGES, QUEUES, RESULTS, recorded, worker
 
 _BEAT = {
     "beat": (
@@ -25,14 +25,8 @@ CONTENDER = Contender(
     packages=(*PACKAGES, "sqlalchemy"),
     best=Setting(
         "ledger",
-        "2 worker processes, asyncio pool, quiet; a beat beside records every event (SQLite)",
-        [worker("--pool", "asyncio", "--processes", "2")],
-        _BEAT,
-    ),
-    waiting=Setting(
-        "ledger-waiting",
-        "the same with 200 tasks at a time in each process",
-        [worker("--pool", "asyncio", "--processes", "2", "--concurrency", "200")],
+        "2 worker processes with 200 tasks at a time, asyncio pool, quiet; a beat beside, SQLite",
+        [worker(*BEST)],
         _BEAT,
     ),
     queues=QUEUES,
