@@ -136,6 +136,23 @@ def test_a_dead_workers_message_starts_elsewhere_until_it_is_poison(live: LiveRu
     assert verdicts == ["ok", "ok", "ok", "poison"]
 
 
+def test_on_its_last_chance_it_starts_alone_and_does_not_count_before(live: LiveRuns) -> None:
+    """What kills a worker kills the runs beside it, which must not be taken for the cause."""
+
+    def start(neighbours: bool) -> tuple[str, int, int]:
+        verdict, attempt, deliveries, _ = live.record(
+            event(Kind.STARTED), hop=0, redelivered=True, neighbours=neighbours
+        )
+        return verdict, attempt, deliveries
+
+    assert [start(True) for _ in range(2)] == [("ok", 1, 1), ("ok", 2, 2)]
+    assert [start(True) for _ in range(5)] == [("alone", 2, 2)] * 5
+    live.record(event(Kind.LOST), hop=0)
+    assert start(True) == ("alone", 2, 2)
+    assert start(False) == ("ok", 3, 3)
+    assert start(True)[0] is Verdict.POISON
+
+
 @pytest.fixture
 def owner(valkey: Any, key_prefix: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A worker process that holds a lease, and a way to let it die."""

@@ -40,6 +40,8 @@ def main(
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH)
+    if unknown := sorted(set(system or ()) - set(SYSTEMS)):
+        raise typer.BadParameter(f"no system is called {unknown[0]!r}; there are: {', '.join(SYSTEMS)}")
     names = system or (["asyncio"] if long else list(SYSTEMS))
     chosen = [fault for fault in FAULTS if not only or any(word in fault.name for word in only)]
     if long:

@@ -64,9 +64,9 @@ def current() -> str:
 def rig() -> Iterator[Rig]:
     rig = Rig()
     yield rig
+    rig.loop.close()
     rig.hub.close()
     rig.on_loop.close()
-    rig.loop.close()
 
 
 def test_the_hub_turns_on_the_loop_and_tells_before_it_waits(rig: Rig) -> None:

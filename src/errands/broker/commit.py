@@ -66,6 +66,7 @@ class Verdict(StrEnum):
     FENCED = "fenced"  # another beat leads
     MISSING = "missing"  # a message is not where it was said to be
     POISON = "poison"
+    ALONE = "alone"  # it may be what took its workers down: it is to start when nothing else is at work there
 
 
 _VERDICTS = {verdict.value.encode(): verdict for verdict in Verdict}

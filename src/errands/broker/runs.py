@@ -225,6 +225,7 @@ class LiveRuns:
         redelivered: bool = False,
         copy: bool = False,
         died: bool = False,
+        neighbours: bool = False,
         time_limit: float = 0,
         attempt: int | None = None,
         result: Result | None = None,
@@ -238,6 +239,7 @@ class LiveRuns:
             redelivered: the broker says that it gave this message to a worker before.
             copy: the message is one that found its run in the hands of a live worker, and waited.
             died: the process that worked on the last attempt is gone, though its worker lives.
+            neighbours: others are at work in the process that is to make the attempt.
             time_limit: seconds that an attempt may last at most; 0 when nobody knows.
             attempt: the attempt that speaks, heard only while it is the newest one. None: somebody else.
             result: what Celery's result backend keeps if the event is accepted.
@@ -247,6 +249,7 @@ class LiveRuns:
             The verdict, the number of the run's present attempt, and how many workers took its message.
         """
         flags = ("r" if redelivered else "") + ("c" if copy else "") + ("d" if died else "")
+        flags += "n" if neighbours else ""
         operation = self.recording(
             event, hop=hop, flags=flags, attempt=attempt, time_limit=time_limit, result=result, rules=rules
         )

@@ -28,13 +28,10 @@ _encode = msgspec.json.Encoder().encode
 _MICRO = 1_000_000
 
 
-def asked_by(task: Any, request: Any, *, counted: bool = False) -> list[Claim]:
+def asked_by(task: Any, request: Any) -> list[Claim]:
     """What the run at hand asks of the limits of its task, in the order in which it waits for them.
 
     Nothing where it counts more than its limit ever lets start: it fails then, and has not counted.
-
-    Args:
-        counted: limits of its rate have counted its start already.
     """
     args, kwargs = request.args or (), request.kwargs or {}
     found = claims(
@@ -42,7 +39,7 @@ def asked_by(task: Any, request: Any, *, counted: bool = False) -> list[Claim]:
     )
     if any(claim.cost > claim.bound.most for claim in found):
         return []
-    return [claim for claim in found if not claim.bound.seconds] if counted else found
+    return found
 
 
 def refuse_excess(task: Any, request: Any) -> None:

@@ -29,7 +29,7 @@ from errands.core.states import State
 from errands.worker import admission, deadlines, renewed
 from errands.worker.host import Host
 from errands.worker.loop import process_loop
-from errands.worker.pool.job import has_neighbours, isolate, limited
+from errands.worker.pool.job import isolate, limited
 from errands.worker.resume import HandOver
 from errands.worker.run import Run, current
 from errands.worker.settling import Attempt, WorkerDied, settle
@@ -90,9 +90,11 @@ def admit(task: Any, request: Any) -> Run:
     host: Host = task.app
     envelope = envelope_of(request)
     hop = int(envelope.get("hop", 0))
-    verdict, number, deliveries, about = say_started(task, request, envelope, hop)
+    verdict, number, _, about = say_started(task, request, envelope, hop)
     if verdict is Verdict.RUNNING:
-        verdict, number, deliveries, about = take_over(task, request, envelope, hop)
+        verdict, number, _, about = take_over(task, request, envelope, hop)
+    if verdict is Verdict.ALONE:
+        verdict, number, _, about = wait_alone(task, request, envelope, hop)
     if verdict is Verdict.EARLY:
         renewed.put_off(task, request, float(about) / 1000, _PATIENCE)
     if verdict in _NOT_STARTED:
@@ -102,9 +104,6 @@ def admit(task: Any, request: Any) -> Run:
             tell_chord(task, request)
         logger.info("%s[%s] is not started: %s", task.name, request.id, _NOT_STARTED[verdict])
         raise Ignore(_NOT_STARTED[verdict])
-    if verdict is Verdict.OK and 1 < deliveries >= host.settings.max_deliveries and has_neighbours():
-        verdict, number, _, newer = wait_alone(task, request, envelope, hop)
-        about = newer or about
     envelope.pop("copy", None)  # from here on it is the run's own message
     run = Run(
         request.id, task.name, attempt=number, owner=envelope.get("owner"), hop=hop, log=host.live,
@@ -150,11 +149,12 @@ def wait_alone(task: Any, request: Any, envelope: dict[str, Any], hop: int) -> R
 
     It does not count as started while it waits: what takes the worker down meanwhile is somebody else.
     """
-    note = "workers died while they were at this run; it waits until it is alone in its worker"
-    waits = Event(kind=Kind.SNOOZED, run_id=request.id, at=clock.timestamp(), task=task.name, note=note)
-    task.app.live.record(waits, hop=hop)
+    if not envelope.get("copy"):  # of a copy the server wants to hear that its run is still at work
+        note = "workers died while they were at this run; it waits until it is alone in its worker"
+        event = Event(kind=Kind.LOST, run_id=request.id, at=clock.timestamp(), task=task.name, note=note)
+        task.app.live.record(event, hop=hop)
     isolate()
-    return say_started(task, request, envelope, hop, counted=True)
+    return say_started(task, request, envelope, hop, alone=True)
 
 
 def tell_chord(task: Any, request: Any) -> None:

@@ -25,6 +25,7 @@ class RunLog(Protocol):
         redelivered: bool = False,
         copy: bool = False,
         died: bool = False,
+        neighbours: bool = False,
         time_limit: float = 0,
         attempt: int | None = None,
         result: Result | None = None,

@@ -51,6 +51,7 @@ class InlineRuns:
         redelivered: bool = False,
         copy: bool = False,
         died: bool = False,
+        neighbours: bool = False,
         time_limit: float = 0,
         attempt: int | None = None,
         result: Result | None = None,

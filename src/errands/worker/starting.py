@@ -17,7 +17,7 @@ from errands.broker.runs import LiveRuns, Reply, Verdict
 from errands.core import clock, green
 from errands.core.events import Event, Kind
 from errands.worker import admission, deadlines
-from errands.worker.pool.job import take_start
+from errands.worker.pool.job import has_neighbours, take_start
 
 LOOK_AGAIN = 30.0  # seconds
 
@@ -49,20 +49,20 @@ def say_early(request: Any) -> asyncio.Future[Reply] | None:
 
 
 def say_started(
-    task: Any, request: Any, envelope: dict[str, Any], hop: int, *, died: bool = False, counted: bool = False
+    task: Any, request: Any, envelope: dict[str, Any], hop: int, *, died: bool = False, alone: bool = False
 ) -> Reply:
     """Record the start of an attempt.
 
     Args:
         died: the process that worked on the last attempt is gone.
-        counted: limits of its rate have counted this start already.
+        alone: nothing else is at work in this process, or it was waited for that long enough.
 
     Raises:
         Waits: a limit stands in the way, and the run waits for it.
         Reject: the server is away, and nobody could say whether the run may start. Its message goes back, and
             the attempt does not count.
     """
-    early = None if died or counted or request.is_eager else take_start()
+    early = None if died or alone or request.is_eager else take_start()
     if early is not None:
         try:
             said: Reply = green.wait(early)
@@ -87,18 +87,19 @@ def say_started(
         kind=Kind.STARTED, run_id=request.id, at=clock.timestamp(), task=task.name, worker=request.hostname,
         pid=os.getpid(), **facts,
     )  # fmt: skip
-    asked = admission.asked_by(task, request, counted=counted) if task.rules.of_starts else []
+    asked = admission.asked_by(task, request) if task.rules.of_starts else []
     try:
         reply: Reply = task.app.live.record(
             event, hop=hop, redelivered=redelivered(request), copy=bool(envelope.get("copy")),
-            died=died, time_limit=_hard_limit(task, request.timelimit), rules=admission.as_rules(task, asked),
+            died=died, neighbours=not alone and redelivered(request) and has_neighbours(),
+            time_limit=_hard_limit(task, request.timelimit), rules=admission.as_rules(task, asked),
         )  # fmt: skip
     except redis.RedisError as exc:
         raise Reject(exc, requeue=True) from exc
     if reply.verdict is Verdict.LIMITED:
         admission.wait(task, request, hop, reply, asked)
         end_late(task, request, envelope)
-        return say_started(task, request, envelope, hop, died=died, counted=counted)
+        return say_started(task, request, envelope, hop, died=died, alone=alone)
     return reply
 
 

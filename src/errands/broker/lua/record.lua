@@ -14,11 +14,13 @@
 -- flags    r  the message was delivered before      c  it is a copy that waited for a dead owner
 --          d  the process that was at it has died, though its worker lives
 --          a  said again, since nobody knows whether it was heard the first time
+--          n  others are at work in the worker that asks
 --          q  kept in the hash alone, since the stream was told of its like a moment ago
 -- The kind 'check' writes nothing: is the run still wanted, and still this attempt's?
 -- Reply    verdict, attempt, deliveries, what more there is to say; verdict: 'ok', 'known' (queued before), 'refused' (an illegal move),
 --          'stale' (a message that was sent on since, an attempt that is not the newest), 'running' (somebody
---          alive is at it), 'limited' (a limit stands in the way, and nothing was written), 'poison' (too many died of it)
+--          alive is at it), 'limited' (a limit stands in the way, and nothing was written), 'poison' (too many died of it),
+--          'alone' (one more death and it is poison: it is to start where nothing else is at work; nothing was written)
 local HOUR, MESSAGE_WAITS = 3600, 90 * 86400
 local STATE, AT, TAKEN, KEPT, SLOTS, BATCH, UNIQUE = 1, 2, 3, 4, 5, 6, 7
 
@@ -112,6 +114,11 @@ local function record(context, a)
       end
       local wait = live[UNIQUE] and put_off(run)
       if wait then return 'early', attempt, deliveries, wait end
+      -- What took its workers down takes those along that are beside it. Who may have is not counted once more by
+      -- being beside another one.
+      if string.find(flags, 'n', 1, true) and deliveries > 1 and deliveries == tonumber(context.max_deliveries) then
+        return 'alone', attempt, deliveries - 1
+      end
       if ARGV[a + 13] ~= '' then
         local limit = admit(context, ARGV[a], cjson.decode(ARGV[a + 13]), tonumber(ARGV[a + 9]))
         if limit then return 'limited', attempt, deliveries, limit .. (before == 'running' and ' lost' or '') end
