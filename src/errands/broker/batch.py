@@ -18,6 +18,7 @@ import redis
 import redis.asyncio
 from hiredis import pack_command
 
+from errands.broker.answer import Answer
 from errands.broker.commit import WORKER_SILENCE, Operation, Reply, Script, replies, said_again
 from errands.broker.errors import NotHeard
 
@@ -35,22 +36,20 @@ _TO_BE_SAID_AGAIN = (
 class _Call:
     """Operations that go to the server together, and who waits for what it says."""
 
-    __slots__ = ("futures", "operations", "unsaid")
+    __slots__ = ("answers", "operations", "unsaid")
 
-    def __init__(self, waiting: list[tuple[Operation, asyncio.Future[Reply]]]) -> None:
+    def __init__(self, waiting: list[tuple[Operation, Answer]]) -> None:
         self.operations = [operation for operation, _ in waiting]
-        self.futures = [future for _, future in waiting]
+        self.answers = [answer for _, answer in waiting]
         self.unsaid: redis.ConnectionError | None = None  # why it could not be sent
 
     def answer(self, found: list[Reply]) -> None:
-        for future, reply in zip(self.futures, found, strict=True):
-            if not future.done():
-                future.set_result(reply)
+        for answer, reply in zip(self.answers, found, strict=True):
+            answer.give(reply)
 
     def fail(self, error: Exception) -> None:
-        for future in self.futures:
-            if not future.done():
-                future.set_exception(error)
+        for answer in self.answers:
+            answer.give(None, error)
 
 
 class Batch:
@@ -75,7 +74,7 @@ class Batch:
             url, socket_timeout=None, socket_connect_timeout=min(silence, 0.25), health_check_interval=0
         )
         self._connection: Any = None
-        self._waiting: deque[tuple[Operation, asyncio.Future[Reply]]] = deque()
+        self._waiting: deque[tuple[Operation, Answer]] = deque()
         self._flusher: asyncio.Task[None] | None = None
         self._under_way: deque[_Call] = deque()
         self._reader: asyncio.Task[None] | None = None
@@ -90,17 +89,17 @@ class Batch:
         except RuntimeError:
             return False
 
-    def submit(self, operation: Operation) -> asyncio.Future[Reply]:
-        """Have `operation` committed; the future is its reply. To be called on the loop."""
-        future = self.collect(operation)
+    def submit(self, operation: Operation) -> Answer:
+        """Have `operation` committed. To be called on the loop."""
+        answer = self.collect(operation)
         self.flush_soon()
-        return future
+        return answer
 
-    def collect(self, operation: Operation) -> asyncio.Future[Reply]:
+    def collect(self, operation: Operation) -> Answer:
         """`submit`, by who calls `flush` when it has all that it has to say."""
-        future: asyncio.Future[Reply] = self.loop.create_future()
-        self._waiting.append((operation, future))
-        return future
+        answer = Answer(self.loop)
+        self._waiting.append((operation, answer))
+        return answer
 
     @property
     def collected(self) -> bool:
@@ -147,16 +146,16 @@ class Batch:
             await self._connection.disconnect()
 
     def _post(self, operation: Operation, heard: Callable[[Reply], object]) -> None:
-        def done(future: asyncio.Future[Reply]) -> None:
-            if future.cancelled():
-                return
-            problem = future.exception()
-            if problem is None:
-                heard(future.result())
-            else:
+        def told() -> None:
+            try:
+                reply = answer.result()
+            except Exception as problem:  # noqa: BLE001 — whatever it was, nobody waits for it
                 logger.warning("what a run told could not be written: %s", problem)
+            else:
+                heard(reply)
 
-        self.submit(operation).add_done_callback(done)
+        answer = self.submit(operation)
+        answer.then(told)
 
     async def _flush(self) -> None:
         """Send what waits, no more than `_CALLS` ahead of the server."""

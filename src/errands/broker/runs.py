@@ -18,6 +18,7 @@ import msgspec
 
 from errands.broker import leases
 from errands.broker.allowing import take
+from errands.broker.answer import Answer
 from errands.broker.batch import Batch
 from errands.broker.client import Clients
 from errands.broker.commit import (
@@ -258,8 +259,8 @@ class LiveRuns:
     def record_here(
         self, event: Event, *, hop: int, time_limit: float = 0, attempt: int | None = None,
         result: Result | None = None, collect: bool = False,
-    ) -> asyncio.Future[Reply] | None:  # fmt: skip
-        """`record`, without waiting, on the loop of `batch_on`; None elsewhere. The reply is the future's.
+    ) -> Answer | None:  # fmt: skip
+        """`record`, without waiting, on the loop of `batch_on`; None elsewhere.
 
         Args:
             event, hop, time_limit, attempt, result: as with `record`.
@@ -367,9 +368,8 @@ def facts_of(event: Event) -> dict[str, Any]:
 
 
 async def _all(batch: Batch, operations: Sequence[Operation]) -> list[Reply]:
-    if len(operations) == 1:
-        return [await batch.submit(operations[0])]
-    return await asyncio.gather(*[batch.submit(operation) for operation in operations])
+    answers = [batch.submit(operation) for operation in operations]
+    return [await answer for answer in answers]
 
 
 def _read(run_id: str, row: Any) -> LiveRun | None:

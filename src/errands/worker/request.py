@@ -122,14 +122,15 @@ class Request(CeleryRequest):
         hard, soft = self.time_limits
         if getattr(pool, "takes_decoded", False):
             body, kind, encoding = self._payload, None, None
-            more = {"say_started": self.say_started}
+            apply, more = pool.on_apply, {"say_started": self.say_started}
         else:
             body, kind, encoding = self._body, self._content_type, self._content_encoding
-            more = {}
+            apply, more = pool.apply_async, {}
         self.handed_over = True
-        result = pool.apply_async(
+        result = apply(
             fast_trace_task if self._app.use_fast_trace_task else trace_task_ret,
-            args=(self._type, self.id, self._request_dict, body, kind, encoding),
+            (self._type, self.id, self._request_dict, body, kind, encoding),
+            {},
             accept_callback=self.on_accepted,
             timeout_callback=self.on_timeout,
             callback=self.on_success,

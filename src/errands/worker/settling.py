@@ -5,7 +5,6 @@ Only then does a run count as ended, so that a crash in between repeats it inste
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import traceback
@@ -17,6 +16,7 @@ import msgspec
 from celery.exceptions import Retry as CeleryRetry
 from celery.exceptions import TimeLimitExceeded
 
+from errands.broker.answer import Answer
 from errands.broker.runs import LiveRuns, Reply, Result, Verdict
 from errands.core import clock
 from errands.core.errors import (
@@ -91,7 +91,7 @@ def settle(task: Any, status: str = "", value: Any = None, run_id: str = "") -> 
             event, hop=present.run.hop, attempt=present.run.attempt, result=present.result
         )
         if end is not None:  # what is left of the job need not wait for it
-            end.add_done_callback(partial(_heard, task.name, event, present.run.attempt))
+            end.then(partial(_hear, task.name, event, present.run.attempt, end))
             leave_end(end)
             return
     try:
@@ -107,7 +107,7 @@ def settle(task: Any, status: str = "", value: Any = None, run_id: str = "") -> 
         _keep_the_message(event.run_id)
 
 
-def _heard(task: str, event: Event, attempt: int, end: asyncio.Future[Reply]) -> None:
+def _hear(task: str, event: Event, attempt: int, end: Answer) -> None:
     try:
         _look_whether_heard(task, event, attempt, end.result())
     except Exception:

@@ -6,13 +6,13 @@ sees: both are under way at a time.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from typing import Any
 
 import redis
 from celery.exceptions import Ignore, Reject
 
+from errands.broker.answer import Answer
 from errands.broker.runs import LiveRuns, Reply, Verdict
 from errands.core import clock, green
 from errands.core.events import Event, Kind
@@ -22,14 +22,14 @@ from errands.worker.pool.job import has_neighbours, take_start
 LOOK_AGAIN = 30.0  # seconds
 
 
-def say_early(request: Any) -> asyncio.Future[Reply] | None:
+def say_early(request: Any) -> Answer | None:
     """Say that the attempt of a message starts, in a worker whose hub is on the event loop.
 
     Args:
         request: as Celery's consumer has it.
 
     Returns:
-        The reply, which `say_started` takes; None where more is to be said than of an ordinary run.
+        The answer, which `say_started` takes; None where more is to be said than of an ordinary run.
     """
     task, message = request.task, request.request_dict
     envelope = message.get("errands")

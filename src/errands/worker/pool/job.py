@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from celery.exceptions import SoftTimeLimitExceeded
 
+from errands.broker.answer import Answer
+
 if TYPE_CHECKING:
     from errands.worker.pool.task_pool import TaskPool
 
@@ -49,10 +51,10 @@ class Job:
         self.error_callback: Callable[[Any], Any] | None = None
         self.on_accept: Callable[[int, float], Any] | None = None
         self.on_timeout: Callable[[bool, float], Any] | None = None
-        # Has the server told that the attempt starts, where that can be said before it does; the reply.
-        self.say_started: Callable[[], asyncio.Future[Any] | None] | None = None
-        self.start: asyncio.Future[Any] | None = None
-        self.end: asyncio.Future[Any] | None = None  # the reply to the attempt's end, which the job waits for
+        # Has the server told that the attempt starts, where that can be said before it does; its answer.
+        self.say_started: Callable[[], Answer | None] | None = None
+        self.start: Answer | None = None
+        self.end: Answer | None = None  # the answer to the attempt's end, which the job waits for
         self.soft: float | None = None  # seconds
         self.hard: float | None = None
         self.soft_at = self.hard_at = NEVER
@@ -224,8 +226,8 @@ def limited() -> AbstractContextManager[None]:
     return nullcontext() if job is None or not job.guarded else _Body(job)
 
 
-def take_start() -> asyncio.Future[Any] | None:
-    """The reply to the start of the attempt at hand, where it was said before the job began; once."""
+def take_start() -> Answer | None:
+    """The answer to the start of the attempt at hand, where it was said before the job began; once."""
     job = current.get()
     if job is None or job.start is None:
         return None
@@ -233,7 +235,7 @@ def take_start() -> asyncio.Future[Any] | None:
     return start
 
 
-def leave_end(end: asyncio.Future[Any]) -> None:
+def leave_end(end: Answer) -> None:
     """The job at hand has ended when `end` is there; its code need not wait for it."""
     job = current.get()
     assert job is not None, "no job of the asyncio pool is at hand"  # noqa: S101

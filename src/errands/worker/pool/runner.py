@@ -136,9 +136,9 @@ class Runner:
             self._pool.flush_batch()
         else:
             self._running.add(job)
-            start.add_done_callback(partial(self._begin_started, job))
+            start.then(partial(self._begin_started, job))
 
-    def _begin_started(self, job: Job, start: asyncio.Future[Any]) -> None:
+    def _begin_started(self, job: Job) -> None:
         if job.task is None and job in self._running:  # else it was ended meanwhile
             self._begin(job)
 
@@ -160,8 +160,8 @@ class Runner:
         finally:
             if job.end is None:
                 self._over(job, tell, outcome)
-            else:  # by the loop, after what else hears of it
-                job.end.add_done_callback(lambda _: self._over(job, tell, outcome))
+            else:
+                job.end.then(partial(self._over, job, tell, outcome))
 
     def _kill(self, job: Job) -> None:
         job.kill()
