@@ -12,8 +12,9 @@ import pytest
 import redis
 
 from errands.broker import leases
+from errands.broker.answer import Answer
 from errands.broker.client import Clients
-from errands.broker.commit import Commit, Result, Script, said_again, store
+from errands.broker.commit import Commit, Result, Script, replies, said_again, store
 from errands.broker.errors import NotHeard
 from errands.broker.events import EventStream
 from errands.broker.keys import Keys
@@ -227,6 +228,41 @@ def test_a_stored_success_stays(live: LiveRuns, server: redis.Redis, key_prefix:
     live.store(Result(key, 60, '{"status": "FAILURE"}'), '"status": ?"SUCCESS"')
     assert server.get(key) == success.encode()
     assert server.ttl(key) == -1
+
+
+def test_what_the_script_did_besides_has_no_reply_here() -> None:
+    """The end of a batch's last member brings what follows the batch, in the same call."""
+    one = store(Result("key", 60, "value"))
+    answer = [b"ok", 1, 0, b"", b"ok", 2, 0, b"", b"ok", 0, 0, b""]
+    assert replies(answer, [one], again=False) == [Reply(Verdict.OK, 1, 0)]
+    assert [reply.attempt for reply in replies(answer, [one, one], again=False)] == [1, 2]
+
+
+async def test_an_answer_is_heard_in_order_and_awaited() -> None:
+    loop = asyncio.get_running_loop()
+    answer, heard = Answer(loop), []
+    answer.then(lambda: heard.append("first"))
+    answer.then(lambda: 1 / 0)  # the others hear it all the same
+    answer.then(lambda: heard.append("second"))
+    waiting = [asyncio.ensure_future(_awaited(answer)) for _ in range(2)]
+    cancelled = asyncio.ensure_future(_awaited(answer))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    reply = Reply(Verdict.OK, 1, 0)
+    answer.give(reply)
+    assert heard == ["first", "second"]
+    assert await asyncio.gather(*waiting) == [reply, reply]
+    assert await answer == reply
+    answer.then(lambda: heard.append("late"))
+    assert heard[-1] == "late"
+    refused = Answer(loop)
+    refused.give(None, redis.ResponseError("full"))
+    with pytest.raises(redis.ResponseError):
+        await refused
+
+
+async def _awaited(answer: Answer) -> Reply:
+    return await answer
 
 
 def test_who_waits_for_a_result_is_woken(live: LiveRuns, server: redis.Redis, key_prefix: str) -> None:

@@ -13,9 +13,16 @@ from kombu import Connection
 from errands.broker import pause, queues
 from errands.broker.client import Clients
 from errands.broker.runs import LiveRuns
+from errands.broker.streams import qos
 from errands.broker.streams.layout import all_keys, streams_of
 from errands.broker.streams.scripts import READ
 from streams import QUEUE, Broker, drain, nothing_comes
+
+
+@pytest.fixture(autouse=True)
+def no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that another test ran in this process has said for how many tasks there is room."""
+    monkeypatch.setattr(qos, "_room", 0)
 
 
 @pytest.fixture(params=["valkey_url", "redis_url"])

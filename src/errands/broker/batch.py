@@ -49,7 +49,8 @@ class _Call:
 
     def fail(self, error: Exception) -> None:
         for answer in self.answers:
-            answer.give(None, error)
+            if not answer.there:
+                answer.give(None, error)
 
 
 class Batch:

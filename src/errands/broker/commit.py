@@ -307,11 +307,16 @@ def _out_of_time(error: redis.RedisError, patience: float) -> bool:
 
 
 def replies(answer: Any, operations: Sequence[Operation], *, again: bool) -> list[Reply]:
-    """The server's answer, a reply for each operation. `again`: they were said for a second time."""
+    """The server's answer, a reply for each operation. `again`: they were said for a second time.
+
+    What the script did besides (what follows a batch, say) has its replies behind those.
+    """
     parts = iter(answer)
     found = [
         Reply(_VERDICTS[verdict], int(attempt), int(deliveries), about.decode() if about else "")
-        for verdict, attempt, deliveries, about in zip(parts, parts, parts, parts, strict=True)
+        for _, verdict, attempt, deliveries, about in zip(
+            operations, parts, parts, parts, parts, strict=False
+        )
     ]
     if again:
         for index, operation in enumerate(operations):
