@@ -10,7 +10,7 @@ import pytest
 import redis
 from kombu import Connection
 
-from errands.broker import pause, queues
+from errands.broker import leases, pause, queues
 from errands.broker.client import Clients
 from errands.broker.runs import LiveRuns
 from errands.broker.streams import qos
@@ -21,8 +21,10 @@ from streams import QUEUE, Broker, drain, nothing_comes
 
 @pytest.fixture(autouse=True)
 def no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker that another test ran in this process has said for how many tasks there is room."""
+    """A worker that another test ran in this process has said for how many tasks there is room, and speaks
+    under its lease, which a full server listens to."""
     monkeypatch.setattr(qos, "_room", 0)
+    monkeypatch.setattr(leases, "_holder", "")
 
 
 @pytest.fixture(params=["valkey_url", "redis_url"])
