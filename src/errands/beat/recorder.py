@@ -40,6 +40,8 @@ class Stream(Protocol):
 
     def extent(self) -> Extent: ...
 
+    def age(self, entry_id: str) -> float: ...
+
 
 class Recorder:
     """Reads after the position kept in SQL, and writes the rows and the new position in one transaction.
@@ -81,6 +83,13 @@ class Recorder:
         self._position: Position | None = None
         self._trimmed = self._looked = float("-inf")
         self._full = False
+        self._lag = 0.0
+
+    @property
+    def lag(self) -> float:
+        """Seconds, by the server's clock, between the newest entry of the last batch and its end; 0 when the
+        last step found nothing."""
+        return self._lag
 
     @property
     def behind(self) -> bool:
@@ -93,7 +102,7 @@ class Recorder:
         Raises:
             redis.RedisError, sqlalchemy.exc.OperationalError: a server is away; nothing was moved.
         """
-        self._full = False
+        self._full, self._lag = False, 0.0
         position = self._position
         if position is None:
             with self._database.reading() as connection:
@@ -113,6 +122,7 @@ class Recorder:
             self._position = None
             return 0
         self._adapt(entries)
+        self._lag = self._stream.age(entries[-1][0])
         if self._monotonic() - self._trimmed >= _TRIM_SECONDS:
             self._trimmed = self._monotonic()
             self._stream.trim(entries[-1][0], self._keep_seconds)

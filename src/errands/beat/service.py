@@ -20,6 +20,7 @@ from errands.beat.durable import DurableRuns
 from errands.beat.leader import Leader
 from errands.beat.lost_batches import LostBatches
 from errands.beat.niceness import yield_to_others
+from errands.beat.pace import Pace
 from errands.beat.payloads import PayloadPruner
 from errands.beat.pruner import Pruner
 from errands.beat.recorder import Recorder
@@ -42,9 +43,6 @@ _BLOCK_MS = 1000  # shorter than the client's socket time-out, and how long stop
 _PRUNE_SECONDS = 3600.0
 _RELAY_SECONDS = 1.0
 _YIELDING = frozenset({"recorder", "pruner"})  # they write about what others do, and may come after them
-# Under a steady trickle a pause makes one transaction, and one row a run, of what would have been a hundred.
-# Screens and endpoints ask Valkey first, so nobody waits for it.
-_GATHER_SECONDS = 0.1
 _FOLLOW_SECONDS = 0.5
 
 
@@ -105,6 +103,7 @@ class BeatService:
         self._recorder = Recorder(
             EventStream(app.valkey, app.keys.events), app.database, name=app.keys.events, block_ms=_BLOCK_MS
         )
+        self._pace = Pace(app.settings.events_max)
         self._relay = Relay(app, app.database, after=app.settings.outbox_after)
         self._durable = DurableRuns(app, app.database, after=app.settings.outbox_after)
         self._pruner = Pruner(
@@ -175,8 +174,10 @@ class BeatService:
         return self.leader.seconds / 3 if after else min(1.0, self.leader.seconds / 3)
 
     def _record(self) -> float:
+        begun = time.monotonic()
         self._recorder.step()
-        return 0.0 if self._recorder.behind else _GATHER_SECONDS
+        worked = time.monotonic() - begun
+        return self._pace.pause(worked, more=self._recorder.behind, behind=self._recorder.lag)
 
     def _send(self) -> float:
         return 0.0 if self._relay.step() else _RELAY_SECONDS

@@ -87,6 +87,11 @@ class EventStream:
         oldest = min((horizon, 0), _parts(before_id))
         return int(self._client.xtrim(self._key, minid=f"{oldest[0]}-{oldest[1]}", approximate=True))
 
+    def age(self, entry_id: str) -> float:
+        """Seconds since the entry with this id was written, by the server's clock."""
+        seconds, micros = self._client.time()
+        return max(0.0, seconds + micros / 1e6 - _parts(entry_id)[0] / 1000)
+
     def last_id(self) -> str:
         """The id of the newest entry that was ever written; `START` for an empty stream."""
         rows: Any = self._client.xrevrange(self._key, count=1)

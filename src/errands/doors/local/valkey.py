@@ -35,6 +35,7 @@ daemonize no
 databases 16
 appendonly yes
 appendfsync everysec
+auto-aof-rewrite-min-size 256mb
 save ""
 maxmemory 1gb
 maxmemory-policy noeviction
