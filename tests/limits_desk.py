@@ -13,9 +13,9 @@ import redis
 
 from errands.broker import leases, queues
 from errands.broker.client import Clients
-from errands.broker.commit import wait, wait_as_it_is
 from errands.broker.keys import Keys
 from errands.broker.limits import Limits
+from errands.broker.operations import wait, wait_as_it_is
 from errands.broker.runs import LiveRuns, Reply
 from errands.broker.streams.layout import GROUP, place_of, split_tag, tag_of
 from errands.core.events import Event, Kind

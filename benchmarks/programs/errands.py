@@ -9,21 +9,24 @@ from typing import Any
 from benchmarks import work
 from benchmarks.program import RESULTS, SETTING, URL, Blocking
 from errands import Errands, Settings
-from errands.broker import commit
+from errands.broker import script
 
 QUEUE = "benchmark"
 # Where the scripts write an event: the one of everything said about runs, and the one that sends plain ones.
-_EVENTS = ("redis.call('XADD', context.prefix .. 'events'", "call('XADD', events")
+_EVENTS = {"write_event": "redis.call('XADD', context.events", "send": "call('XADD', events"}
 
 
 def _write_no_events() -> None:
     """To tell what events cost: the same scripts without those lines."""
-    texts = commit._script(), commit._lua("send")
-    for text, event in zip(texts, _EVENTS, strict=True):
+    read = script._lua
+
+    def without_events(name: str) -> str:
+        text, event = read(name), _EVENTS.get(name, "")
         if event not in text:
-            raise RuntimeError(f"the scripts of {commit.__name__} write events otherwise than by {event}…")
-    whole, send = (text.replace(event, "tostring('XADD'") for text, event in zip(texts, _EVENTS, strict=True))
-    commit._script, commit._lua = (lambda: whole), (lambda name: send)
+            raise RuntimeError(f"{name}.lua writes events otherwise than by {event}…")
+        return text.replace(event, "tostring('XADD'") if event else text
+
+    script._lua = without_events
 
 
 if SETTING == "unrecorded":

@@ -22,8 +22,8 @@ from errands import (
     State,
 )
 from errands.beat.batches import BatchKeeper
-from errands.broker.commit import said_again
 from errands.broker.events import EventStream
+from errands.broker.operations import said_again
 from errands.core.errors import BrokerUnavailable
 
 

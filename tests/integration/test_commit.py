@@ -14,11 +14,13 @@ import redis
 from errands.broker import leases
 from errands.broker.answer import Answer
 from errands.broker.client import Clients
-from errands.broker.commit import Commit, Result, Script, replies, said_again, store
+from errands.broker.commit import Commit
 from errands.broker.errors import NotHeard
 from errands.broker.events import EventStream
 from errands.broker.keys import Keys
+from errands.broker.operations import Result, replies, said_again, store
 from errands.broker.runs import LiveRuns, Reply, Verdict
+from errands.broker.script import Script
 from errands.core.events import Event, Kind
 from errands.core.states import State
 

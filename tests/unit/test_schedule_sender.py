@@ -11,7 +11,7 @@ import pytest
 from errands import CpuBelow, QueueBelow
 from errands.beat.rehearsal import FakeLoad
 from errands.beat.sender import NEVER, Answer, Fenced, Sender
-from errands.broker.commit import Verdict
+from errands.broker.operations import Verdict
 from errands.core import clock
 from errands.core.clock import FakeClock
 from errands.core.errors import BrokerUnavailable

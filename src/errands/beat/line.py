@@ -13,8 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from errands.beat.book import Book
 from errands.beat.sender import Answer
 from errands.broker.client import Client
-from errands.broker.commit import Verdict
 from errands.broker.keys import Keys
+from errands.broker.operations import Verdict
 from errands.broker.schedules import Asked, DueTimes, ask_for
 from errands.core.schedule import DueTime, Schedule
 

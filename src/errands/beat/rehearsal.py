@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from errands.beat.line import with_marks
 from errands.beat.sender import Answer, Sender
-from errands.broker.commit import Verdict
+from errands.broker.operations import Verdict
 from errands.core import clock
 from errands.core.schedule import DueTime, Schedule
 

@@ -11,7 +11,7 @@ from typing import Protocol
 import redis
 import structlog
 
-from errands.broker.commit import Verdict
+from errands.broker.operations import Verdict
 from errands.core.conditions import Load
 from errands.core.errors import BrokerUnavailable, ErrandsError
 from errands.core.schedule import DueTime, Once, Schedule, due_times, run_id, whole

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Generator
 from typing import Any
 
-from errands.broker.commit import Reply
+from errands.broker.operations import Reply
 
 logger = logging.getLogger("errands.batch")
 

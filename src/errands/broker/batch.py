@@ -19,8 +19,10 @@ import redis.asyncio
 from hiredis import pack_command
 
 from errands.broker.answer import Answer
-from errands.broker.commit import WORKER_SILENCE, Operation, Reply, Script, replies, said_again
+from errands.broker.commit import WORKER_SILENCE
 from errands.broker.errors import NotHeard
+from errands.broker.operations import Operation, Reply, Verdict, in_full, replies, said_again
+from errands.broker.script import Script
 
 logger = logging.getLogger("errands.batch")
 
@@ -43,9 +45,15 @@ class _Call:
         self.answers = [answer for _, answer in waiting]
         self.unsaid: redis.ConnectionError | None = None  # why it could not be sent
 
-    def answer(self, found: list[Reply]) -> None:
-        for answer, reply in zip(self.answers, found, strict=True):
-            answer.give(reply)
+    def answer(self, found: list[Reply]) -> list[tuple[Operation, Answer]]:
+        """Give the answers. Returns what the server has to be asked in full, in its order."""
+        rest: list[tuple[Operation, Answer]] = []
+        for operation, answer, reply in zip(self.operations, self.answers, found, strict=True):
+            if reply.verdict is Verdict.OTHER:
+                rest.append((in_full(operation), answer))
+            else:
+                answer.give(reply)
+        return rest
 
     def fail(self, error: Exception) -> None:
         for answer in self.answers:
@@ -191,7 +199,7 @@ class Batch:
                 call = self._under_way[0]
                 try:
                     answer = await self._next_answer(call)
-                    call.answer(replies(answer, call.operations, again=False))
+                    self._ask_in_full(call.answer(replies(answer, call.operations, again=False)))
                 except _TO_BE_SAID_AGAIN as exc:
                     await self._recover(exc)
                     continue
@@ -202,6 +210,10 @@ class Batch:
         finally:
             self._reader = None
             self._room.set()
+
+    def _ask_in_full(self, rest: list[tuple[Operation, Answer]]) -> None:
+        self._waiting.extendleft(reversed(rest))
+        self.flush_soon()
 
     async def _next_answer(self, call: _Call) -> Any:
         if call.unsaid is not None:
@@ -227,7 +239,8 @@ class Batch:
                 try:
                     if self._out_of_time(problem):
                         raise call.unsaid or problem
-                    call.answer(await self._commit(call.operations, None if call.unsaid else unheard))
+                    found = await self._commit(call.operations, None if call.unsaid else unheard)
+                    self._ask_in_full(call.answer(found))
                 except Exception as exc:  # noqa: BLE001 — it is told to those who wait
                     call.fail(exc)
                 self._under_way.popleft()

@@ -13,8 +13,8 @@ import msgspec
 from kombu.utils import json as kombu_json
 
 from errands.broker.client import Clients
-from errands.broker.commit import Operation, Verdict
 from errands.broker.keys import Keys
+from errands.broker.operations import Operation, Verdict
 from errands.broker.runs import LiveRuns
 from errands.core import clock
 from errands.core.batches import BATCH_TASK, MOST_FAILED_IDS, BatchStatus

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from errands.broker.client import Client
-from errands.broker.commit import SLOTS
 from errands.broker.keys import Keys
+from errands.broker.operations import SLOTS
 from errands.core.events import Event
 
 _PAGE = 1000

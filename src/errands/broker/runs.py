@@ -21,15 +21,13 @@ from errands.broker.allowing import take
 from errands.broker.answer import Answer
 from errands.broker.batch import Batch
 from errands.broker.client import Clients
-from errands.broker.commit import (
-    PRODUCER_SILENCE,
+from errands.broker.commit import PRODUCER_SILENCE, WORKER_SILENCE, Commit
+from errands.broker.keys import Keys
+from errands.broker.operations import (
     SLOTS,
-    WORKER_SILENCE,
-    Commit,
     Operation,
     Reply,
     Result,
-    Script,
     Verdict,
     check,
     claim,
@@ -37,7 +35,7 @@ from errands.broker.commit import (
     record,
     store,
 )
-from errands.broker.keys import Keys
+from errands.broker.script import Script
 from errands.core.events import Event, Kind
 from errands.core.fairness import lane
 from errands.core.green import in_green, wait

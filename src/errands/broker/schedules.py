@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from errands.broker.client import Client
-from errands.broker.commit import RULES_OF_PUT, Operation, Verdict
 from errands.broker.keys import Keys
+from errands.broker.operations import RULES_OF_PUT, Operation, Verdict
 from errands.broker.streams.scripts import Script
 from errands.core.schedule import DueTime
 from errands.core.states import FINAL

@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from errands.broker.client import Client, Clients
-from errands.broker.commit import Reply
 from errands.broker.keys import Keys
 from errands.broker.limits import Limits
+from errands.broker.operations import Reply
 from errands.broker.runs import LiveRun
 from errands.core.effects import EffectStore
 from errands.core.events import Event

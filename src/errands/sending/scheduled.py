@@ -11,7 +11,7 @@ import redis
 from celery.canvas import Signature
 
 from errands.beat.due import celery_entries, declared, read_scheduled
-from errands.broker.commit import Verdict
+from errands.broker.operations import Verdict
 from errands.broker.schedules import Asked, only_if_due
 from errands.core.conditions import Condition, from_data
 from errands.core.errors import ConfigurationError

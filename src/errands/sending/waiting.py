@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from errands.broker.commit import Verdict, wait, wait_as_it_is
 from errands.broker.message import any_payload
+from errands.broker.operations import Verdict, wait, wait_as_it_is
 from errands.broker.streams.layout import place_of
 from errands.sending.one import OneCall
 

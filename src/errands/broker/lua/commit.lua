@@ -14,7 +14,7 @@
 --          store   key, seconds, value, unless: a result, kept unless the one that is there matches the pattern `unless`
 -- Reply verdict, attempt, deliveries and what more there is to say about it, of each
 local context = {
-  prefix = ARGV[1], events_max = ARGV[2], max_deliveries = ARGV[3], lease = ARGV[4],
+  prefix = ARGV[1], events = ARGV[1] .. 'events', events_max = ARGV[2], max_deliveries = ARGV[3], lease = ARGV[4],
   now = tonumber(redis.call('TIME')[1]),
 }
 local RECORD = 14

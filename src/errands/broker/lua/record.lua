@@ -16,41 +16,29 @@
 --          a  said again, since nobody knows whether it was heard the first time
 --          n  others are at work in the worker that asks
 --          q  kept in the hash alone, since the stream was told of its like a moment ago
+--          w  asked in full, since the run's life is not an ordinary one
 -- The kind 'check' writes nothing: is the run still wanted, and still this attempt's?
 -- Reply    verdict, attempt, deliveries, what more there is to say; verdict: 'ok', 'known' (queued before), 'refused' (an illegal move),
 --          'stale' (a message that was sent on since, an attempt that is not the newest), 'running' (somebody
 --          alive is at it), 'limited' (a limit stands in the way, and nothing was written), 'poison' (too many died of it),
 --          'alone' (one more death and it is poison: it is to start where nothing else is at work; nothing was written)
-local HOUR, MESSAGE_WAITS = 3600, 90 * 86400
+local MESSAGE_WAITS = 90 * 86400
 local STATE, AT, TAKEN, KEPT, SLOTS, BATCH, UNIQUE = 1, 2, 3, 4, 5, 6, 7
 
--- The life that nearly every run has: it starts for the first time, and the attempt that has it succeeds. What is done
--- is what `record` does for it, with less asked; nil where the run's life is another one.
-local function record_plainly(context, a)
-  local kind, event = ARGV[a + 1], ARGV[a + 3]
+-- Tries the short way. Replies as `record`, or nothing.
+local function record_ordinary(context, a)
+  local kind = ARGV[a + 1]
   local starts = kind == 'started'
   if not (starts or kind == 'succeeded') or ARGV[a + 7] ~= '' or ARGV[a + 13] ~= '' then return nil end
-  local run = context.prefix .. 'run:' .. ARGV[a]
-  local live = redis.call('HMGET', run, 'state', 'at', 'kept', 'slots', 'batch', 'unique')
-  if live[4] or live[5] or live[6] then return nil end
-  local at = attempt_as(ARGV[a + 6], starts and 1 or ARGV[a + 8], context.lease)
-  if starts then
-    local lives_on = context.now - tonumber(live[3] or '0') <= HOUR and tonumber(ARGV[a + 5]) <= 169 * HOUR
-    if live[1] ~= 'queued' or live[2] or not lives_on then return nil end
-    redis.call('XADD', context.prefix .. 'events', 'MAXLEN', '~', context.events_max, '*', 'e', event, 'n', 1)
-    redis.call('HSET', run, 'state', 'running', 'at', at, 'taken', '1 ' .. context.now, 'started', event)
-    return 'ok', 1, 1
-  end
-  if live[1] ~= 'running' or live[2] ~= at or context.lease == '' then return nil end
-  redis.call('XADD', context.prefix .. 'events', 'MAXLEN', '~', context.events_max, '*', 'e', event, 'n', ARGV[a + 8])
-  redis.call('HSET', run, 'state', 'succeeded', 'ended', event)
-  redis.call('EXPIRE', run, ARGV[a + 5])
-  if ARGV[a + 10] ~= '' then keep(context, ARGV[a + 10], ARGV[a + 11], ARGV[a + 12]) end
-  return 'ok', tonumber(ARGV[a + 8]), 1
+  local number = starts and '1' or ARGV[a + 8]
+  local at = attempt_as(ARGV[a + 6], number, context.lease)
+  local done = ordinary(
+    context, starts, ARGV[a], ARGV[a + 3], ARGV[a + 5], at, ARGV[a + 10], ARGV[a + 11], ARGV[a + 12])
+  if done then return 'ok', tonumber(number), 1 end
 end
 
 local function record(context, a)
-  local verdict, attempt, deliveries = record_plainly(context, a)
+  local verdict, attempt, deliveries = record_ordinary(context, a)
   if verdict then return verdict, attempt, deliveries end
   local run = context.prefix .. 'run:' .. ARGV[a]
   local kind, state, event, slot, ttl = ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], ARGV[a + 5]
@@ -73,7 +61,7 @@ local function record(context, a)
     if before then
       -- A worker was faster than the producer's own record: only what is missing is filled in.
       if redis.call('HSETNX', run, 'queued', event) == 1 then
-        redis.call('XADD', context.prefix .. 'events', 'MAXLEN', '~', context.events_max, '*', 'e', event, 'n', attempt)
+        write_event(context, event, attempt)
       end
       return 'known', attempt, deliveries
     end
@@ -160,7 +148,7 @@ local function record(context, a)
   end
 
   if not string.find(flags, 'q', 1, true) then
-    redis.call('XADD', context.prefix .. 'events', 'MAXLEN', '~', context.events_max, '*', 'e', event, 'n', attempt)
+    write_event(context, event, attempt)
   end
   if state ~= '' then
     facts[#facts + 1] = 'state'

@@ -8,7 +8,7 @@
 -- Reply as commit.lua
 local call, prefix, most = redis.call, ARGV[1], ARGV[2]
 local now, events, queues = call('TIME')[1], prefix .. 'events', prefix .. 'q:'
-local replies, n = {}, 0
+local replies, n, trimmed = {}, 0, false
 
 for i = 3, #ARGV, 7 do
   local run, verdict, attempt = prefix .. 'run:' .. ARGV[i + 3], 'ok', 0
@@ -19,7 +19,12 @@ for i = 3, #ARGV, 7 do
     call('XADD', queues .. ARGV[i] .. ':' .. ARGV[i + 1], '*', 'm', ARGV[i + 2])
     -- A worker may have been faster than the one who tells of it: then only what is missing is filled in.
     if not known or call('HSETNX', run, 'queued', ARGV[i + 5]) == 1 then
-      call('XADD', events, 'MAXLEN', '~', most, '*', 'e', ARGV[i + 5], 'n', attempt)
+      if trimmed then
+        call('XADD', events, '*', 'e', ARGV[i + 5], 'n', attempt)
+      else
+        call('XADD', events, 'MAXLEN', '~', most, '*', 'e', ARGV[i + 5], 'n', attempt)
+        trimmed = true
+      end
     end
     if not known then
       call('HSET', run, 'state', 'queued', 'queued', ARGV[i + 5], 'kept', now)

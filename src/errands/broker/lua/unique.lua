@@ -15,10 +15,6 @@
 local GRACE = 30
 local WAITS = {scheduled = true, queued = true, retrying = true, sent = true}
 
-local function tell(context, run, event, attempt)
-  redis.call('XADD', context.prefix .. 'events', 'MAXLEN', '~', context.events_max, '*', 'e', event, 'n', attempt or 0)
-end
-
 -- The waiting run takes the arguments of a later request, and starts later if that is asked for.
 local function renew_request(context, hash, first, attempt, at, unique)
   local eta = ''
@@ -31,7 +27,7 @@ local function renew_request(context, hash, first, attempt, at, unique)
   end
   local event = '{"kind":"replaced","run_id":' .. cjson.encode(first) .. ',' .. eta .. unique.new .. '}'
   redis.call('HSET', hash, 'replaced', event, 'renewed', 1)
-  tell(context, first, event, attempt)
+  write_event(context, event, attempt)
 end
 
 -- Whoever knows the id of a run that another one stands for is told so.
@@ -41,7 +37,7 @@ local function end_as_duplicate(context, run, first, unique)
   local hash = context.prefix .. 'run:' .. run
   redis.call('HSET', hash, 'state', 'discarded', 'ended', event, 'kept', context.now)
   redis.call('EXPIRE', hash, unique.keep)
-  tell(context, run, event)
+  write_event(context, event, 0)
 end
 
 -- claim(context, run, unique): 'ok', the run is the one that stands for this work; or 'duplicate' and who is.

@@ -226,7 +226,7 @@ local function wait_for(context, run, queue, lane, raw, waits)
     redis.call('XDEL', at[1], at[2])
   end
   if not stays then return 'ok' end
-  redis.call('XADD', context.prefix .. 'events', 'MAXLEN', '~', context.events_max, '*', 'e', told, 'n', attempt)
+  write_event(context, told, attempt)
   redis.call('HSET', live, 'limited', told)
   redis.call('EXPIRE', live, KEPT_S) -- it may wait for long, and must not be forgotten meanwhile
   return 'ok'

@@ -1,0 +1,113 @@
+"""The script that commits operations, in three sizes: a call has the smallest one that does what it asks for.
+
+Nearly all calls send new runs without rules (`lua/send.lua`), or tell of starts and successes (`lua/lives.lua`).
+`lua/commit.lua` does everything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import redis
+
+from errands.broker import leases
+from errands.broker.keys import Keys
+from errands.broker.operations import Operation, is_ordinary, sends_plainly
+from errands.core.events import Kind
+from errands.core.states import FINAL, MOVES
+
+# On a server that is full, workers go on: what they finish makes room. Before Redis 7 no script can say so.
+_OF_WORKERS = "#!lua flags=allow-oom\n"
+_SENT = itemgetter(1, 2, 3, 8, 6, 11, 13)  # of a `put`, what `lua/send.lua` wants
+_RUN, _KIND, _EVENT, _SECONDS, _HOP, _ATTEMPT = 1, 2, 4, 6, 7, 9  # of a `record`
+_RESULT = itemgetter(11, 12, 13)
+_STARTED = Kind.STARTED.value
+
+
+class _Variant(NamedTuple):
+    text: str
+    digest: str
+
+
+class Script:
+    """The script, and how it is called.
+
+    Args:
+        keys: key names.
+        events_max: entries that the stream of events may hold, but for those of one call.
+        max_deliveries: workers that one message may take down.
+    """
+
+    def __init__(self, keys: Keys, *, events_max: int, max_deliveries: int) -> None:
+        self._settings = [keys.prefix, events_max, max_deliveries]
+        texts = _whole(), _lua("send"), _joined("attempt", "write_event", "keep", "ordinary", "lives")
+        self._of_producers = [_variant(text) for text in texts]
+        self._of_workers = [_variant(_OF_WORKERS + text) for text in texts]
+
+    def command(self, operations: Sequence[Operation], *, whole: bool = False) -> list[Any]:
+        """The command that commits `operations`; `whole` for a server that does not know the script yet."""
+        holder = leases.holder()
+        everything, send, lives = self._of_workers if holder else self._of_producers
+        prefix, events_max, _ = self._settings
+        arguments: list[Any]
+        if holder and all(map(is_ordinary, operations)):
+            variant, arguments = lives, [0, prefix, events_max, holder, *_lives(operations)]
+        elif all(map(sends_plainly, operations)):
+            variant, arguments = send, [0, prefix, events_max]
+            for operation in operations:
+                arguments += _SENT(operation)
+        else:
+            variant, arguments = everything, [0, *self._settings, holder]
+            for operation in operations:
+                arguments += operation
+        return ["EVAL", variant.text, *arguments] if whole else ["EVALSHA", variant.digest, *arguments]
+
+    def refused(self, error: redis.ResponseError) -> bool:
+        """Whether the server is too old for the flags of the workers' script; then it goes without them."""
+        too_old = self._of_workers is not self._of_producers and "compiling script" in str(error)
+        if too_old:
+            self._of_workers = self._of_producers
+        return too_old
+
+
+def _lives(operations: Iterable[Operation]) -> list[Any]:
+    """The arguments of `lua/lives.lua`."""
+    found: list[Any] = []
+    for said in operations:
+        if said[_KIND] == _STARTED:
+            found += "s", said[_RUN], said[_EVENT], said[_SECONDS], f"{said[_HOP]} 1"
+        else:
+            at = f"{said[_HOP]} {said[_ATTEMPT]}"
+            found += "e", said[_RUN], said[_EVENT], said[_SECONDS], at, *_RESULT(said)
+    return found
+
+
+def _variant(text: str) -> _Variant:
+    return _Variant(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def _lua(name: str) -> str:
+    return files("errands.broker").joinpath("lua", f"{name}.lua").read_text()
+
+
+def _joined(*names: str) -> str:
+    return "\n".join(map(_lua, names))
+
+
+def _whole() -> str:
+    moves = {state.value: {before.value if before else "none" for before in MOVES[state]} for state in MOVES}
+    moves[Kind.REOPENED.value] = {"none", *(state.value for state in FINAL)}
+    moves["final"] = {state.value for state in FINAL}
+    table = ", ".join(
+        f"{after} = {{{', '.join(f'{before} = true' for before in sorted(befores))}}}"
+        for after, befores in sorted(moves.items())
+    )
+    parts = _joined(
+        "attempt", "write_event", "schedule", "unique", "fair", "put", "keep", "limits", "waiting", "batch",
+        "ordinary", "record", "commit",
+    )  # fmt: skip
+    return f"local MOVES = {{{table}}}\n{parts}"
