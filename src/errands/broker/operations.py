@@ -1,7 +1,7 @@
 """What is said about runs, as the arguments that `lua/commit.lua` reads, and what the server replies.
 
-Operations are committed by `Commit` (at once, in the calling thread) or by `Batch` (together with whatever else
-one turn of an event loop has to say), however many by one call of one script (`script.py`).
+Operations are committed by `Commit` (at once, in the calling thread) or by `Batch` (together with whatever
+else one turn of an event loop has to say), however many by one call of one script (`script.py`).
 """
 
 from __future__ import annotations

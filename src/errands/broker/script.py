@@ -1,7 +1,7 @@
-"""The script that commits operations, in three sizes: a call has the smallest one that does what it asks for.
+"""The script that commits operations, in three sizes: a call has the smallest one that does what it asks.
 
-Nearly all calls send new runs without rules (`lua/send.lua`), or tell of starts and successes (`lua/lives.lua`).
-`lua/commit.lua` does everything.
+Nearly all calls send new runs without rules (`lua/send.lua`), or tell of starts and successes
+(`lua/lives.lua`). `lua/commit.lua` does everything.
 """
 
 from __future__ import annotations
