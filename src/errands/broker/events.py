@@ -90,7 +90,8 @@ class EventStream:
     def age(self, entry_id: str) -> float:
         """Seconds since the entry with this id was written, by the server's clock."""
         seconds, micros = self._client.time()
-        return max(0.0, seconds + micros / 1e6 - _parts(entry_id)[0] / 1000)
+        age: float = seconds + micros / 1e6 - _parts(entry_id)[0] / 1000
+        return max(0.0, age)
 
     def last_id(self) -> str:
         """The id of the newest entry that was ever written; `START` for an empty stream."""

@@ -215,5 +215,5 @@ def is_ordinary(operation: Operation) -> bool:
     """Whether a worker says what nearly every run's worker says, once: it starts, it has succeeded."""
     if operation[0] != _RECORD or operation[_FLAGS_OF_RECORD] or operation[_RULES]:
         return False
-    kind = operation[_KIND]
-    return kind == _STARTED or (kind == _SUCCEEDED and operation[_ATTEMPT] != "")
+    kind: str = operation[_KIND]
+    return kind == _STARTED or (kind == _SUCCEEDED and bool(operation[_ATTEMPT]))
