@@ -14,7 +14,7 @@ import psutil
 # Screens and endpoints ask Valkey first, so nobody waits for it.
 GATHER_SECONDS = 0.1
 _BUSY = 75.0  # per cent of the machine's processors in use
-_REST = 4.0  # times as long as it has worked
+_SHARE = 0.05  # of a busy machine
 _LONGEST_SECONDS = 10.0
 # More than a server takes, so that what waits for the ledger never grows past what the stream holds.
 _MOST_A_SECOND = 100_000
@@ -31,11 +31,16 @@ class Pace:
     Args:
         events_max: entries that the stream may hold; past it the oldest are dropped.
         use: per cent of the machine's processors in use since it was last called.
+        processors: how many there are.
     """
 
-    def __init__(self, events_max: int, use: Callable[[], float] = machine_use) -> None:
+    def __init__(
+        self, events_max: int, *, use: Callable[[], float] = machine_use, processors: int | None = None
+    ) -> None:
         self._patience = min(_LONGEST_SECONDS, events_max / _MOST_A_SECOND)
         self._use = use
+        # One processor is at work for a while, and rests for so many times as long.
+        self._rest = max(1.0, 1 / (_SHARE * (processors or psutil.cpu_count() or 1)) - 1)
 
     def pause(self, worked: float, *, more: bool, behind: float) -> float:
         """Seconds to wait.
@@ -47,5 +52,5 @@ class Pace:
         """
         busy = self._use() > _BUSY
         if busy and behind < self._patience:
-            return max(GATHER_SECONDS, _REST * worked)
+            return max(GATHER_SECONDS, self._rest * worked)
         return 0.0 if more else GATHER_SECONDS
