@@ -117,6 +117,21 @@ def test_batches_of_any_size_give_the_same(producer: Producer, database: Databas
     check_exact(database, 20)
 
 
+def test_it_knows_how_far_it_is_behind(producer: Producer, database: Database) -> None:
+    one = recorder(producer, database, batch=2)
+    assert one.lag == 0
+    seconds, micros = producer.clients.sync.time()
+    ago = int(1000 * (seconds + micros / 1e6 - 5))
+    told = '{"kind":"queued","run_id":"a","at":1}'
+    producer.clients.sync.xadd(producer.keys.events, {"e": told}, id=f"{ago}-0")
+    assert one.step() == 1
+    assert 5 <= one.lag < 60
+    producer.run("b")
+    drain(one)
+    assert one.step() == 0
+    assert one.lag == 0
+
+
 def test_entries_that_are_no_events_become_dead_letters(producer: Producer, database: Database) -> None:
     producer.run("a")
     client = producer.clients.sync

@@ -65,55 +65,6 @@ def putting(live: LiveRuns, run_id: str = "r", **options: Any) -> Any:
     return live.putting(told, run_id=run_id, **(defaults | options))
 
 
-def all_of(server: Any, key_prefix: str, shelf: str) -> dict[str, Any]:
-    """What lies under the prefix, without what depends on the moment."""
-    found: dict[str, Any] = {}
-    moments = (b"kept", b"begun")
-    for key in sorted(server.keys(f"{key_prefix}{shelf}*")):
-        name = key.decode().removeprefix(f"{key_prefix}{shelf}")
-        if server.type(key) == b"stream":
-            found[name] = [fields for _, fields in server.xrange(key)]
-        else:
-            found[name] = {field: told for field, told in server.hgetall(key).items() if field not in moments}
-            assert 0 < server.ttl(key) <= 7 * 24 * 3600
-    return found
-
-
-@pytest.mark.parametrize("unless_known", [False, True])
-def test_the_short_script_sends_as_the_whole_one_does(
-    url: str, key_prefix: str, server: redis.Redis, *, unless_known: bool
-) -> None:
-    """`send.lua` says in one piece what `commit.lua` says: new runs, known ones, one told of too late."""
-    short, whole = (LiveRuns(Clients(url), Keys(f"{key_prefix}{name}:")) for name in ("short", "whole"))
-    nothing = store(Result("unused", 60, "x"), unless="x")
-    answers = []
-    for live, more in ((short, []), (whole, [nothing])):
-        live.record(event(Kind.STARTED, "hasty"), hop=0)  # a worker was faster than who tells of it
-        told = [live.commit([putting(live, run_id, unless_known=unless_known), *more])[0]
-                for run_id in ("new", "hasty", "new")]  # fmt: skip
-        told += live.commit(
-            [putting(live, f"many{n % 3}", unless_known=unless_known) for n in range(4)] + more
-        )[:4]
-        answers.append([reply[:2] for reply in told])
-    assert answers[0] == answers[1]
-    assert answers[0][:2] == [(Verdict.OK, 0), (Verdict.KNOWN, 0 if unless_known else 1)]
-    server.delete(f"{key_prefix}short:unused", "unused")
-    assert all_of(server, key_prefix, "short:") == all_of(server, key_prefix, "whole:")
-
-
-def test_which_script_is_chosen(live: LiveRuns, key_prefix: str) -> None:
-    script = Script(Keys(key_prefix), events_max=10, max_deliveries=3)
-    plain, ruled = putting(live, "a"), putting(live, "b", rules='{"batch":{}}')
-    later, fair = putting(live, "c", wait=5.0), putting(live, "d", tenant="7")
-    again = live.putting(event(Kind.REOPENED, "e"), run_id="e", queue="mail", priority=None, message=b"{}")
-    untold = live.putting(None, run_id="f", queue="mail", priority=None, message=b"{}")
-    sets = ([plain], [plain, plain], [ruled], [later], [fair], [again], [untold], [plain, later])
-    chosen = [script.command(each)[1] for each in sets]
-    assert chosen[0] == chosen[1]
-    assert len(set(chosen)) == 2
-    assert chosen[0] not in chosen[2:]
-
-
 def test_a_message_and_what_tells_of_it_are_one_call(
     live: LiveRuns, server: redis.Redis, key_prefix: str
 ) -> None:

@@ -84,6 +84,7 @@ class Batch:
         )
         self._connection: Any = None
         self._waiting: deque[tuple[Operation, Answer]] = deque()
+        self._again: deque[tuple[Operation, Answer]] = deque()  # to be asked in full, before what waits
         self._flusher: asyncio.Task[None] | None = None
         self._under_way: deque[_Call] = deque()
         self._reader: asyncio.Task[None] | None = None
@@ -117,7 +118,7 @@ class Batch:
 
     def flush_soon(self) -> None:
         """Send what was collected in the next turns of the loop."""
-        if self._waiting and self._flusher is None:
+        if (self._waiting or self._again) and self._flusher is None:
             self._flusher = self.loop.create_task(self._flush(), name="errands-batch")
 
     async def flush(self) -> None:
@@ -169,7 +170,7 @@ class Batch:
     async def _flush(self) -> None:
         """Send what waits, no more than `_CALLS` ahead of the server."""
         try:
-            while self._waiting:
+            while self._waiting or self._again:
                 await asyncio.sleep(0)  # who is ready in this turn of the loop comes along
                 while self._recovering or len(self._under_way) >= _CALLS:
                     self._room.clear()
@@ -179,7 +180,7 @@ class Batch:
             self._flusher = None
 
     async def _send_some(self) -> None:
-        call = _Call([self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST))])
+        call = _Call(self._next())
         async with self._speaking:
             try:
                 await self._say(call.operations)
@@ -191,6 +192,13 @@ class Batch:
             self._under_way.append(call)
         if self._reader is None:
             self._reader = self.loop.create_task(self._read(), name="errands-batch-reader")
+
+    def _next(self) -> list[tuple[Operation, Answer]]:
+        some: list[tuple[Operation, Answer]] = []
+        for line in (self._again, self._waiting):
+            while line and len(some) < _MOST:
+                some.append(line.popleft())
+        return some
 
     async def _read(self) -> None:
         """Take the server's answers to what is under way, in their order."""
@@ -212,7 +220,7 @@ class Batch:
             self._room.set()
 
     def _ask_in_full(self, rest: list[tuple[Operation, Answer]]) -> None:
-        self._waiting.extendleft(reversed(rest))
+        self._again.extend(rest)
         self.flush_soon()
 
     async def _next_answer(self, call: _Call) -> Any:
