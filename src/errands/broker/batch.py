@@ -180,16 +180,25 @@ class Batch:
             self._flusher = None
 
     async def _send_some(self) -> None:
-        call = _Call(self._next())
         async with self._speaking:
+            call = _Call(self._next())
+            if not call.operations:  # somebody else has sent it meanwhile
+                return
             try:
                 await self._say(call.operations)
             except redis.ConnectionError as exc:
                 call.unsaid = exc
+            except asyncio.CancelledError:
+                self._expect(call)  # some of it may be on its way
+                raise
             except Exception as exc:  # noqa: BLE001 — it is told to those who wait
                 call.fail(exc)
                 return
-            self._under_way.append(call)
+            self._expect(call)
+
+    def _expect(self, call: _Call) -> None:
+        """The answer to `call` comes next, or what is to be done without one."""
+        self._under_way.append(call)
         if self._reader is None:
             self._reader = self.loop.create_task(self._read(), name="errands-batch-reader")
 
