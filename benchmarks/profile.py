@@ -1,7 +1,8 @@
 """`python -m benchmarks.profile errands`: where a task's time goes, by cProfile.
 
-The worker runs in Celery's solo pool, so that one thread does all there is to do for a task; times are larger
-than without a profiler, but their proportions hold. For contenders that are Celery applications.
+One worker process with the contender's own pool, where that works in threads (Errands' asyncio pool); else
+Celery's solo pool, so that one process does all there is to do for a task. Times are larger than without a
+profiler, but their proportions hold. For contenders that are Celery applications.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import pstats
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +39,7 @@ def main() -> None:
             place, sending, "benchmarks.sender", contender.program, "accept", EMPTY, str(options.seconds)
         )
         count = int(json.loads(_finished(sender))["sent"])
-        worker = _start(
-            place, working, "celery", "--app", program, "worker", "--pool", "solo", "-l", "WARNING"
-        )
+        worker = _start(place, working, *_worker(contender.best.workers[0], program))
         place.wait(lambda: place.tally.count() >= count, "the work", _SECONDS)
         place.wait(place.settled, "acknowledging the work", 60)
         worker.send_signal(signal.SIGTERM)
@@ -49,8 +49,17 @@ def main() -> None:
             _show(path, count)
 
 
+def _worker(command: Sequence[str], program: str) -> Sequence[str]:
+    """The module, and its arguments, of a worker whose work is done in this very process."""
+    if "asyncio" not in command:
+        return "celery", "--app", program, "worker", "--pool", "solo", "-l", "WARNING"
+    alone = list(command[2:])  # without "python -m"
+    alone[alone.index("--processes") + 1] = "1"
+    return alone
+
+
 def _start(place: Stand, profile: Path, module: str, *arguments: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "cProfile", "-o", str(profile), "-m", module, *arguments]
+    command = [sys.executable, "-m", "benchmarks.profiled", str(profile), module, *arguments]
     return subprocess.Popen(command, env=place.environment, cwd=ROOT, stdout=subprocess.PIPE)
 
 
