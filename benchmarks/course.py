@@ -25,6 +25,7 @@ from benchmarks.contender import (
 from benchmarks.figures import percentile
 from benchmarks.monitor import Monitor
 from benchmarks.observe import Memory, cpu_seconds, server_cpu
+from benchmarks.sender import pause
 from benchmarks.stand import Stand, stand
 from benchmarks.work import EMPTY, SLEEPER
 
@@ -33,7 +34,7 @@ Figures = dict[str, float]
 RUN_UP = 0.05
 _START_SECONDS = 60.0
 _SLOWEST_RATE = 20.0  # tasks a second; a worker that does fewer is taken to hang
-_ROUND_TRIPS = 500
+_ROUND_TRIPS, _RARE_ROUND_TRIPS = 500, 100
 _COUNTED_CALLS_SECONDS = 0.3
 
 
@@ -107,12 +108,15 @@ def pickup(contender: Contender, sizes: Sizes) -> Figures:
     with stand(contender, contender.setting(PICKUP)) as place, place.working():
         # The first probes wait for the worker to be up; they are its warm-up.
         waits = [1000 * wait for wait in place.send("probe", EMPTY, sizes.probes)["waits"]]
-        memory, trips = Memory.of(place.workers), _round_trips(place)
+        memory, trips = Memory.of(place.workers), _round_trips(place, _ROUND_TRIPS)
+        # As rare as the tasks were: what has not run for some milliseconds runs slowly, also in a server.
+        rare = _round_trips(place, _RARE_ROUND_TRIPS, pauses=True)
     return {
         "pickup.p50": percentile(waits, 50),
         "pickup.p99": percentile(waits, 99),
         "ping.p50": percentile(trips, 50),
         "ping.p99": percentile(trips, 99),
+        "ping.rare": percentile(rare, 50),
         "memory.idle": memory.proportional,
         "memory.idle_resident": memory.resident,
     }
@@ -187,9 +191,11 @@ def _run_up(sent: int) -> int:
     return max(1, round(sent * RUN_UP))
 
 
-def _round_trips(place: Stand) -> list[float]:
+def _round_trips(place: Stand, count: int, *, pauses: bool = False) -> list[float]:
     client, taken = place.place.client, []
-    for _ in range(_ROUND_TRIPS):
+    for _ in range(count):
+        if pauses:
+            time.sleep(pause())
         start = time.perf_counter()
         client.ping()
         taken.append(1000 * (time.perf_counter() - start))

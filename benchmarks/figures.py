@@ -81,6 +81,7 @@ GROUPS: Mapping[str, tuple[Measure, ...]] = {
         Measure("pickup.p99", "picks up a task, 99 %", "ms"),
         Measure("ping.p50", "raw round trip, median", "ms"),
         Measure("ping.p99", "raw round trip, 99 %", "ms"),
+        Measure("ping.rare", "raw round trip each 10 to 40 ms, median", "ms"),
         Measure("memory.idle", "memory", "MiB"),
         Measure("memory.idle_resident", "shared pages counted for each process", "MiB"),
     ),

@@ -71,7 +71,7 @@ def probe(one: Callable[[], object], tally: Tally, count: int) -> dict[str, obje
     """
     waits = []
     for turn in range(WARM_UP + count):
-        time.sleep(_pause())
+        time.sleep(pause())
         before, sent = tally.count(), time.monotonic()
         one()
         while tally.count() == before:
@@ -86,7 +86,7 @@ async def probe_on_loop(one: Callable[[], Awaitable[object]], tally: Tally, coun
     """`probe`, the call awaited."""
     waits = []
     for turn in range(WARM_UP + count):
-        await asyncio.sleep(_pause())
+        await asyncio.sleep(pause())
         before, sent = tally.count(), time.monotonic()
         await one()
         while tally.count() == before:
@@ -132,7 +132,8 @@ def _sent_together(count: int, seconds: float, cpu: float) -> dict[str, object]:
     return {"sent": count + 1, "seconds": seconds, "cpu": cpu}
 
 
-def _pause() -> float:
+def pause() -> float:
+    """Seconds between two tasks that are sent to an idle worker."""
     # What a worker does after a task must be over too; and no two probes should meet it in one phase.
     return random.uniform(0.01, 0.04)
 
