@@ -17,8 +17,8 @@ DEV    := $(call stamp,dev)
 WORKERS := --worker io=emails,progress,webhooks,files,messaging,notifications,celery \
            --worker 'cpu=certificates,reports,*:2'
 
-# Many tests wait for servers and processes: one more of them than there are cores keeps the cores busy.
-TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
+# Most of what tests do is to wait for servers and processes: so many keep the cores busy and starve nobody.
+TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1) + 1)')
 
 PINS := pyproject.toml --quiet --upgrade --all-extras --universal --python-version 3.11 --generate-hashes \
         --no-header --no-annotate --no-emit-index-url --no-emit-find-links

@@ -100,6 +100,7 @@ def test_the_short_script_sends_as_the_whole_one_does(
 
 
 def test_which_script_is_chosen(live: LiveRuns, key_prefix: str, speak_as: Callable[[str], None]) -> None:
+    speak_as("")
     script = Script(Keys(key_prefix), events_max=10, max_deliveries=3)
     plain, ruled = putting(live, "a"), putting(live, "b", rules='{"batch":{}}')
     later, fair = putting(live, "c", wait=5.0), putting(live, "d", tenant="7")
