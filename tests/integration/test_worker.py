@@ -152,7 +152,7 @@ def test_retries_are_counted_and_told(rig: Rig) -> None:
     kinds = [event.kind for event in rig.events(result.id)]
     kinds.remove(Kind.QUEUED)  # a fast worker may be there before the producer's own record
     if rig.broker == "rabbitmq":
-        # There the next attempt may begin before the server has heard of the last one's end, and hears it no more.
+        # There the next attempt may begin before the end of the last one is told, which is not heard then.
         assert [kind for kind in kinds if kind is not Kind.RETRYING] == [Kind.STARTED] * 3 + [Kind.SUCCEEDED]
     else:
         assert kinds == [*[Kind.STARTED, Kind.RETRYING] * 2, Kind.STARTED, Kind.SUCCEEDED]

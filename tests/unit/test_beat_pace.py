@@ -16,8 +16,8 @@ def test_an_idle_machine_writes_at_once_and_gathers_a_trickle() -> None:
     assert pace(10).pause(0.05, more=False, behind=0.5) == GATHER_SECONDS
 
 
-@pytest.mark.parametrize(("processors", "rest"), [(1, 19), (2, 9), (4, 4), (64, 1)])
-def test_a_busy_machine_gives_a_twentieth_of_itself(processors: int, rest: int) -> None:
+@pytest.mark.parametrize(("processors", "rest"), [(1, 97 / 3), (2, 47 / 3), (4, 22 / 3), (64, 1)])
+def test_a_busy_machine_gives_three_hundredths_of_itself(processors: int, rest: int) -> None:
     busy = pace(90, processors=processors)
     assert busy.pause(0.2, more=True, behind=1) == pytest.approx(0.2 * rest)
     assert busy.pause(0.001, more=True, behind=1) == GATHER_SECONDS

@@ -14,7 +14,7 @@ import psutil
 # Screens and endpoints ask Valkey first, so nobody waits for it.
 GATHER_SECONDS = 0.1
 _BUSY = 75.0  # per cent of the machine's processors in use
-_SHARE = 0.05  # of a busy machine
+_SHARE = 0.03  # of a busy machine
 _LONGEST_SECONDS = 10.0
 # More than a server takes, so that what waits for the ledger never grows past what the stream holds.
 _MOST_A_SECOND = 100_000
