@@ -52,19 +52,22 @@ class Script:
         """The command that commits `operations`; `whole` for a server that does not know the script yet."""
         holder = leases.holder()
         everything, send, lives = self._of_workers if holder else self._of_producers
-        prefix, events_max, _ = self._settings
-        arguments: list[Any]
+        prefix, events_max, max_deliveries = self._settings
         if holder and all(map(is_ordinary, operations)):
-            variant, arguments = lives, [0, prefix, events_max, holder, *_lives(operations)]
+            arguments = _called(lives, whole)
+            arguments += prefix, events_max, holder
+            arguments += _lives(operations)
         elif all(map(sends_plainly, operations)):
-            variant, arguments = send, [0, prefix, events_max]
+            arguments = _called(send, whole)
+            arguments += prefix, events_max
             for operation in operations:
                 arguments += _SENT(operation)
         else:
-            variant, arguments = everything, [0, *self._settings, holder]
+            arguments = _called(everything, whole)
+            arguments += prefix, events_max, max_deliveries, holder
             for operation in operations:
                 arguments += operation
-        return ["EVAL", variant.text, *arguments] if whole else ["EVALSHA", variant.digest, *arguments]
+        return arguments
 
     def refused(self, error: redis.ResponseError) -> bool:
         """Whether the server is too old for the flags of the workers' script; then it goes without them."""
@@ -84,6 +87,10 @@ def _lives(operations: Iterable[Operation]) -> list[Any]:
             at = f"{said[_HOP]} {said[_ATTEMPT]}"
             found += "e", said[_RUN], said[_EVENT], said[_SECONDS], at, *_RESULT(said)
     return found
+
+
+def _called(variant: _Variant, whole: bool) -> list[Any]:
+    return ["EVAL", variant.text, 0] if whole else ["EVALSHA", variant.digest, 0]
 
 
 def _variant(text: str) -> _Variant:
