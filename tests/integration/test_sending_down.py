@@ -13,6 +13,7 @@ import kombu.exceptions
 import pytest
 
 from errands import Errands, Settings
+from errands.broker import leases
 from errands.core.errors import BrokerUnavailable
 from errands.doors.local.ports import free_port
 from errands.doors.local.valkey import EmbeddedValkey
@@ -70,6 +71,12 @@ def frozen(server: EmbeddedValkey) -> Iterator[None]:
         yield
     finally:
         server.process.send_signal(signal.SIGCONT)
+
+
+@pytest.fixture(autouse=True)
+def _is_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another test of this process may have been one; a worker goes on where the broker is full."""
+    monkeypatch.setattr(leases, "_holder", "")
 
 
 @pytest.fixture
