@@ -10,7 +10,6 @@ import cProfile
 import os
 import pstats
 import runpy
-import signal
 import sys
 import threading
 from types import FrameType
@@ -39,7 +38,6 @@ def _begin(frame: FrameType | None = None, event: str = "", argument: Any = None
 
 def _write(path: str) -> None:
     threading.setprofile(None)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     stats: pstats.Stats | None = None
     for profile in _profiles:
         try:

@@ -13,6 +13,7 @@ import redis
 
 from errands import Errands
 from errands.beat.leader import Leader
+from errands.beat.pace import GATHER_SECONDS, Pace
 from errands.beat.service import BeatService
 from errands.core import clock
 from errands.core.events import Event, Kind
@@ -141,3 +142,12 @@ def test_the_beat_goes_on_when_the_server_is_back(app: Errands, server: Embedded
         beat.check()
     finally:
         beat.stop()
+
+
+def test_to_wait_for_events_is_not_to_work(app: Errands, database: Database) -> None:
+    """A recorder that found nothing rests no longer for having waited, however busy the machine is."""
+    beat = BeatService(app)
+    beat._pace = Pace(1_000_000, use=lambda: 100.0, processors=2)
+    begun = time.monotonic()
+    assert beat._record() == GATHER_SECONDS
+    assert time.monotonic() - begun > GATHER_SECONDS  # it has waited

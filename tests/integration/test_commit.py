@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 import redis
 
-from errands.broker import leases
 from errands.broker.answer import Answer
-from errands.broker.client import Clients
 from errands.broker.commit import Commit
 from errands.broker.errors import NotHeard
 from errands.broker.events import EventStream
@@ -24,30 +22,8 @@ from errands.broker.script import Script
 from errands.core.events import Event, Kind
 from errands.core.states import State
 
-
-@pytest.fixture(params=["valkey_url", "redis_url"])
-def url(request: pytest.FixtureRequest) -> str:
-    return str(request.getfixturevalue(request.param))
-
-
 # For what would disturb others: a server that no other process of these tests uses.
 alone = pytest.mark.parametrize("url", ["valkey_url"], indirect=True)
-
-
-@pytest.fixture
-def live(url: str, key_prefix: str) -> LiveRuns:
-    return LiveRuns(Clients(url), Keys(key_prefix))
-
-
-@pytest.fixture
-def server(url: str) -> redis.Redis:
-    return redis.Redis.from_url(url)
-
-
-@pytest.fixture
-def speak_as(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Who the process speaks for: a worker's lease, or '' for a producer."""
-    return lambda holder: monkeypatch.setattr(leases, "_holder", holder)
 
 
 def event(kind: Kind, run_id: str = "r", **facts: Any) -> Event:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import redis
 
-from errands.broker import leases
 from errands.broker.client import Clients
 from errands.broker.events import EventStream
 from errands.broker.keys import Keys
@@ -20,27 +19,6 @@ from errands.core.events import Event, Kind
 from errands.core.states import State
 
 NOTHING = store(Result("unused", 60, "x"), unless="x")  # makes a call one for the whole script
-
-
-@pytest.fixture(params=["valkey_url", "redis_url"])
-def url(request: pytest.FixtureRequest) -> str:
-    return str(request.getfixturevalue(request.param))
-
-
-@pytest.fixture
-def live(url: str, key_prefix: str) -> LiveRuns:
-    return LiveRuns(Clients(url), Keys(key_prefix))
-
-
-@pytest.fixture
-def server(url: str) -> redis.Redis:
-    return redis.Redis.from_url(url)
-
-
-@pytest.fixture
-def speak_as(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Who the process speaks for: a worker's lease, or '' for a producer."""
-    return lambda holder: monkeypatch.setattr(leases, "_holder", holder)
 
 
 def event(kind: Kind, run_id: str = "r", **facts: Any) -> Event:
@@ -192,13 +170,14 @@ async def test_two_calls_that_are_asked_in_full_keep_their_order(
     speak_as("worker/1")
     batch = live.batch_on(asyncio.get_running_loop())
     await batch.submit(starting(live, "first"))  # the connection is there, and the script known
-    server.client_pause(300)
+    server.client_pause(60_000, all=False)
     answers = [batch.submit(starting(live, "late"))]
     while len(batch._under_way) < 1:
         await asyncio.sleep(0)
     answers.append(batch.submit(ending(live, "late")))
     while len(batch._under_way) < 2:
         await asyncio.sleep(0)
+    server.client_unpause()
     assert [(await answer).verdict for answer in answers] == [Verdict.OK, Verdict.OK]
     await batch.drain()
     live.unbatch()

@@ -28,6 +28,10 @@ def test_who_is_far_behind_rests_no_more() -> None:
     assert pace(100).pause(0.2, more=True, behind=10) == 0
 
 
+def test_a_long_batch_is_not_rested_for_longer_than_the_ledger_may_be_behind() -> None:
+    assert pace(100).pause(2.0, more=True, behind=4) == pytest.approx(6)
+
+
 def test_a_small_stream_is_not_let_grow() -> None:
     assert pace(100, events_max=1000).pause(0.2, more=True, behind=0.02) == 0
     assert pace(100, events_max=50_000).pause(0.2, more=True, behind=0.4) > 0

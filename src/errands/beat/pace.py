@@ -53,7 +53,7 @@ class Pace:
             more: there is more to come already.
             behind: seconds since the last entry that the ledger has was written.
         """
-        busy = self._use() > _BUSY
-        if busy and behind < self._patience:
-            return max(GATHER_SECONDS, self._rest * worked)
+        left = self._patience - behind
+        if self._use() > _BUSY and left > 0:
+            return max(GATHER_SECONDS, min(self._rest * worked, left))
         return 0.0 if more else GATHER_SECONDS

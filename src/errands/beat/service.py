@@ -175,8 +175,9 @@ class BeatService:
 
     def _record(self) -> float:
         begun = time.monotonic()
-        self._recorder.step()
-        worked = time.monotonic() - begun
+        written = self._recorder.step()
+        # A step that found nothing has waited for something, and worked at nothing.
+        worked = time.monotonic() - begun if written else 0.0
         return self._pace.pause(worked, more=self._recorder.behind, behind=self._recorder.lag)
 
     def _send(self) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from errands.core.events import Event, Kind
@@ -30,7 +31,9 @@ _PUT, _RECORD, _CHECK = "put", "record", "check"
 _LANE, _DUE, _MODE, RULES_OF_PUT, _KIND_OF_PUT, _EVENT_OF_PUT, _ATTEMPT_OF_PUT = 2, 4, 6, 7, 9, 11, 16
 _TENANT_FOLLOWS = "\1"  # in a lane: see `core/fairness.py`
 _FLAGS = {_PUT: 15, _RECORD: 8}
-_KIND, _FLAGS_OF_RECORD, _ATTEMPT, _RULES = 2, 8, 9, 14
+_RUN, _KIND, _EVENT, _SECONDS, _HOP, _FLAGS_OF_RECORD, _ATTEMPT, _RULES = 1, 2, 4, 6, 7, 8, 9, 14
+_RESULT = itemgetter(11, 12, 13)
+OF_SENDING = itemgetter(1, 2, 3, 8, 6, 11, 13)  # of a `put` that `sends_plainly`, what `lua/send.lua` wants
 _STARTED, _SUCCEEDED = _TEXTS[Kind.STARTED], _TEXTS[Kind.SUCCEEDED]
 
 
@@ -217,3 +220,10 @@ def is_ordinary(operation: Operation) -> bool:
         return False
     kind: str = operation[_KIND]
     return kind == _STARTED or (kind == _SUCCEEDED and bool(operation[_ATTEMPT]))
+
+
+def of_life(said: Operation) -> tuple[Any, ...]:
+    """Of an operation that `is_ordinary`, what `lua/lives.lua` wants."""
+    if said[_KIND] == _STARTED:
+        return "s", said[_RUN], said[_EVENT], said[_SECONDS], f"{said[_HOP]} 1"
+    return "e", said[_RUN], said[_EVENT], said[_SECONDS], f"{said[_HOP]} {said[_ATTEMPT]}", *_RESULT(said)

@@ -82,7 +82,7 @@ class LiveRuns:
         clients: connections to Valkey.
         keys: key names.
         result_expires: seconds that an ended run stays here; the ledger keeps it longer.
-        events_max: entries that the stream may hold at the very most; past it the oldest are dropped.
+        events_max: entries that the stream may hold, but for those of one call; then the oldest are dropped.
         max_deliveries: workers that one message may take down.
     """
 

@@ -7,25 +7,20 @@ Nearly all calls send new runs without rules (`lua/send.lua`), or tell of starts
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
-from operator import itemgetter
 from typing import Any, NamedTuple
 
 import redis
 
 from errands.broker import leases
 from errands.broker.keys import Keys
-from errands.broker.operations import Operation, is_ordinary, sends_plainly
+from errands.broker.operations import OF_SENDING, Operation, is_ordinary, of_life, sends_plainly
 from errands.core.events import Kind
 from errands.core.states import FINAL, MOVES
 
 # On a server that is full, workers go on: what they finish makes room. Before Redis 7 no script can say so.
 _OF_WORKERS = "#!lua flags=allow-oom\n"
-_SENT = itemgetter(1, 2, 3, 8, 6, 11, 13)  # of a `put`, what `lua/send.lua` wants
-_RUN, _KIND, _EVENT, _SECONDS, _HOP, _ATTEMPT = 1, 2, 4, 6, 7, 9  # of a `record`
-_RESULT = itemgetter(11, 12, 13)
-_STARTED = Kind.STARTED.value
 
 
 class _Variant(NamedTuple):
@@ -56,12 +51,13 @@ class Script:
         if holder and all(map(is_ordinary, operations)):
             arguments = _called(lives, whole)
             arguments += prefix, events_max, holder
-            arguments += _lives(operations)
+            for operation in operations:
+                arguments += of_life(operation)
         elif all(map(sends_plainly, operations)):
             arguments = _called(send, whole)
             arguments += prefix, events_max
             for operation in operations:
-                arguments += _SENT(operation)
+                arguments += OF_SENDING(operation)
         else:
             arguments = _called(everything, whole)
             arguments += prefix, events_max, max_deliveries, holder
@@ -75,18 +71,6 @@ class Script:
         if too_old:
             self._of_workers = self._of_producers
         return too_old
-
-
-def _lives(operations: Iterable[Operation]) -> list[Any]:
-    """The arguments of `lua/lives.lua`."""
-    found: list[Any] = []
-    for said in operations:
-        if said[_KIND] == _STARTED:
-            found += "s", said[_RUN], said[_EVENT], said[_SECONDS], f"{said[_HOP]} 1"
-        else:
-            at = f"{said[_HOP]} {said[_ATTEMPT]}"
-            found += "e", said[_RUN], said[_EVENT], said[_SECONDS], at, *_RESULT(said)
-    return found
 
 
 def _called(variant: _Variant, whole: bool) -> list[Any]:
