@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import redis
 
-from errands.broker import leases
+from errands.broker import leases, transaction
 from errands.broker.errors import NotHeard
 from errands.broker.line import Line, Pending, pauses
 from errands.broker.operations import Operation, Reply, Verdict, in_full, replies, said_again
@@ -52,13 +52,17 @@ class Commit:
     def _start(self, operations: Sequence[Operation], patience: float) -> Callable[[], list[Reply]]:
         silence = PRODUCER_SILENCE if patience else GLANCE_SILENCE
         line = self._lines[silence if patience < WORKER_SILENCE else WORKER_SILENCE]
+        at_once = self._script.transaction(operations)
         try:
-            pending = line.send(self._script.command(operations))
+            if at_once is not None:
+                pending = line.send_packed(at_once, transaction.REPLIES)
+            else:
+                pending = line.send(self._script.command(operations))
         except redis.ConnectionError as exc:
             if _out_of_time(exc, patience):  # it takes connections and does not speak
                 return partial(_fail, exc)
             return lambda: self._insist(line, operations, patience, None)
-        return lambda: self._finish(line, pending, operations, patience)
+        return partial(self._finish, line, pending, operations, patience)
 
     def _in_full(self, found: list[Reply], operations: Sequence[Operation], patience: float) -> list[Reply]:
         """`found`, with what the server has to be asked in full."""
@@ -76,6 +80,8 @@ class Commit:
         self, line: Line, pending: Pending, operations: Sequence[Operation], patience: float
     ) -> list[Reply]:
         try:
+            if pending.count > 1:
+                return transaction.outcome(pending.receive_all())
             return replies(pending.receive(), operations, again=False)
         except (redis.exceptions.NoScriptError, redis.exceptions.BusyLoadingError):
             return self._insist(line, operations, patience, None)

@@ -214,6 +214,11 @@ def sends_plainly(operation: Operation) -> bool:
     )
 
 
+def sends_new(operation: Operation) -> bool:
+    """Whether it `sends_plainly` a run whose id was made for it, and says so for the first time."""
+    return not operation[_MODE] and not operation[_FLAGS[_PUT]] and sends_plainly(operation)
+
+
 def is_ordinary(operation: Operation) -> bool:
     """Whether a worker says what nearly every run's worker says, once: it starts, it has succeeded."""
     if operation[0] != _RECORD or operation[_FLAGS_OF_RECORD] or operation[_RULES]:

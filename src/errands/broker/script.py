@@ -1,7 +1,7 @@
 """The script that commits operations, in three sizes: a call has the smallest one that does what it asks.
 
 Nearly all calls send new runs without rules (`lua/send.lua`), or tell of starts and successes
-(`lua/lives.lua`). `lua/commit.lua` does everything.
+(`lua/lives.lua`). `lua/commit.lua` does everything. A single new run needs none (`transaction.py`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 import redis
 
-from errands.broker import leases
+from errands.broker import leases, transaction
 from errands.broker.keys import Keys
-from errands.broker.operations import OF_SENDING, Operation, is_ordinary, of_life, sends_plainly
+from errands.broker.operations import OF_SENDING, Operation, is_ordinary, of_life, sends_new, sends_plainly
+from errands.core import clock
 from errands.core.events import Kind
 from errands.core.states import FINAL, MOVES
 
@@ -64,6 +65,16 @@ class Script:
             for operation in operations:
                 arguments += operation
         return arguments
+
+    def transaction(self, operations: Sequence[Operation]) -> bytes | None:
+        """The commands that do without a script what `operations` ask of the server; None where none can.
+
+        On a server that is full no transaction goes through, and workers must go on.
+        """
+        if len(operations) != 1 or leases.holder() or not sends_new(operations[0]):
+            return None
+        prefix, events_max, _ = self._settings
+        return transaction.packed(operations[0], prefix, events_max, clock.timestamp())
 
     def refused(self, error: redis.ResponseError) -> bool:
         """Whether the server is too old for the flags of the workers' script; then it goes without them."""

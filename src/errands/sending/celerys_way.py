@@ -34,6 +34,7 @@ from errands.sending.membership import NotDirect, batch_of_call, collected
 from errands.sending.terms import told
 from errands.settings import Settings
 from errands.task import Task
+from errands.worker.celery_stacks import present_task
 from errands.worker.host import RunLog
 from errands.worker.inline_claims import Claims
 from errands.worker.starting import envelope_of
@@ -76,6 +77,11 @@ class CelerysWay(celery.Celery):
     def act_as(self, owner: str | None) -> None:
         """Runs sent from now on in this context (a web request, say) belong to `owner`."""
         _owner.set(owner)
+
+    @property
+    def current_worker_task(self) -> Any:
+        """The task at work that sends, if one does: see `celery.Celery.current_worker_task`."""
+        return present_task()
 
     @staticmethod
     def new_id() -> str:

@@ -84,10 +84,7 @@ class OneCall(Offloading):
             celery.exceptions.QueueNotFound: there is no such queue.
         """
         ready = self._named(name, args, kwargs, task_id, {"countdown": countdown, "eta": eta, **options})
-        if not isinstance(ready, Call):
-            return ready()
-        self._commit([ready])
-        return self._result(ready)
+        return self._send(ready) if isinstance(ready, Call) else ready()
 
     async def asend_task(
         self,
@@ -104,7 +101,7 @@ class OneCall(Offloading):
         if not isinstance(ready, Call):
             return await asyncio.to_thread(ready)
         await self._acommit([ready])
-        return self._result(ready)
+        return self._linked(ready, self._result(ready))
 
     def send_call(
         self, task: Task[..., Any], args: Any, kwargs: Any, task_id: str | None, owner: str | None,
@@ -112,10 +109,7 @@ class OneCall(Offloading):
     ) -> AsyncResult:  # fmt: skip
         """Send a call of `task`: what `Task.apply_async` does."""
         ready = self._ready(self.context(), task, args, kwargs, task_id, owner, options)
-        if not isinstance(ready, Call):
-            return ready()
-        self._commit([ready])
-        return self._result(ready)
+        return self._send(ready) if isinstance(ready, Call) else ready()
 
     async def asend_call(
         self, task: Task[..., Any], args: Any, kwargs: Any, task_id: str | None, owner: str | None,
@@ -127,7 +121,7 @@ class OneCall(Offloading):
         if not isinstance(ready, Call):
             return await asyncio.to_thread(ready)
         await self._acommit([ready])
-        return self._result(ready)
+        return self._linked(ready, self._result(ready))
 
     # -- from a call to what is committed
 
@@ -283,6 +277,14 @@ class OneCall(Offloading):
 
     # -- committing
 
+    def _send(self, call: Call) -> AsyncResult:
+        answered = self._start([call])
+        result = self._result(call)  # while the server is at work
+        answered()
+        if call.duplicate:
+            result = self._result(call)
+        return self._linked(call, result)
+
     def _commit(self, calls: list[Call], before: int = 0) -> Sequence[Reply]:
         return self._start(calls, before)()
 
@@ -321,9 +323,13 @@ class OneCall(Offloading):
         terms = call.terms
         result = (terms.result_cls or self.AsyncResult)(call.run_id)
         result.ignored, result.duplicate = terms.ignore_result, call.duplicate
-        if call.parent is not None and terms.add_to_parent:
-            call.parent.add_trail(result)
         return cast("AsyncResult", result)
+
+    def _linked(self, call: Call, result: AsyncResult) -> AsyncResult:
+        """`result`, as a child of the run that sent it."""
+        if call.parent is not None and call.terms.add_to_parent:
+            call.parent.add_trail(result)
+        return result
 
     @cached_property
     def AsyncResult(self) -> Any:

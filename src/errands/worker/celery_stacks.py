@@ -46,4 +46,10 @@ def share_stack(stack: Any) -> None:
         stack._local = _ContextLocal()
 
 
+def present_task() -> Any:
+    """`celery._state.get_current_worker_task`, sooner where no task is at work: a web application's every call
+    asks."""
+    return _state.get_current_worker_task() if _state._task_stack._local._stack.get() else None
+
+
 share_stack(_state._task_stack)

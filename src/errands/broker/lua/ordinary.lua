@@ -16,7 +16,7 @@ local function ordinary(context, starts, id, event, seconds, at, key, keep_secon
   local live = redis.call('HMGET', run, 'state', 'at', 'slots', 'batch', 'unique', 'kept')
   if live[3] or live[4] or live[5] then return false end
   if starts then
-    local lives_on = context.now - tonumber(live[6] or '0') <= HOUR and tonumber(seconds) <= 169 * HOUR
+    local lives_on = math.abs(context.now - tonumber(live[6] or '0')) <= HOUR and tonumber(seconds) <= 169 * HOUR
     if live[1] ~= 'queued' or live[2] or not lives_on then return false end
     write_event(context, event, 1)
     redis.call('HSET', run, 'state', 'running', 'at', at, 'taken', '1 ' .. context.now, 'started', event)

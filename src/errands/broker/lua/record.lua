@@ -3,7 +3,7 @@
 -- The hash holds the state itself and, as JSON, the newest event of each stage of a life: `queued`, `reopened`,
 -- `started`, `progress`, `ended` (its slot). Of its newest attempt it holds `at` (see attempt.lua) and `taken`: how many
 -- workers took the message of that hop, and the second at which the last one did. `kept` is the second at which its
--- time to live was set.
+-- time to live was set, by the clock of who sent it at first: what is more than an hour off says nothing.
 --
 -- context  {prefix of keys, most entries in the stream of events, most deliveries of one hop, lease of who
 --          speaks, seconds of now}
@@ -161,7 +161,7 @@ local function record(context, a)
   if #facts > 0 then
     -- A life of seconds needs its time to live set twice: when it begins and when it ends. One that goes on in
     -- a month is remembered until then.
-    local renew = not before or MOVES.final[state] or context.now - tonumber(live[KEPT] or '0') > HOUR
+    local renew = not before or MOVES.final[state] or math.abs(context.now - tonumber(live[KEPT] or '0')) > HOUR
       or tonumber(ttl) > 169 * HOUR
     if renew then
       facts[#facts + 1] = 'kept'
