@@ -1,4 +1,4 @@
-"""Operations of one event loop, committed together: whatever one turn of the loop has to say is one call.
+"""Group commit: what one turn of an event loop has to say is one call.
 
 While calls are under way the next operations gather, so that the busier a loop is, the fewer calls it makes
 for each of them (group commit). Two calls may be under way: the server works on one while the loop works with
@@ -12,15 +12,17 @@ import concurrent.futures
 import logging
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import redis
-import redis.asyncio
 from hiredis import pack_command
 
+from errands.broker import transaction
 from errands.broker.answer import Answer
 from errands.broker.commit import WORKER_SILENCE
 from errands.broker.errors import NotHeard
+from errands.broker.loop_line import LoopLine
 from errands.broker.operations import Operation, Reply, Verdict, in_full, replies, said_again
 from errands.broker.script import Script
 
@@ -29,7 +31,6 @@ logger = logging.getLogger("errands.batch")
 _MOST = 64  # operations in one call: half a millisecond or one of the server's time
 _CALLS = 2  # under way at a time, on one connection: the server does them in their order
 _TIMED_OUT = (TimeoutError, redis.TimeoutError)
-_AWAY = (redis.ConnectionError, redis.TimeoutError, OSError)
 _TO_BE_SAID_AGAIN = (
     redis.ConnectionError, redis.exceptions.NoScriptError, redis.exceptions.OutOfMemoryError,
 )  # fmt: skip
@@ -38,12 +39,12 @@ _TO_BE_SAID_AGAIN = (
 class _Call:
     """Operations that go to the server together, and who waits for what it says."""
 
-    __slots__ = ("answers", "operations", "unsaid")
+    __slots__ = ("answers", "operations", "said")
 
     def __init__(self, waiting: list[tuple[Operation, Answer]]) -> None:
         self.operations = [operation for operation, _ in waiting]
         self.answers = [answer for _, answer in waiting]
-        self.unsaid: redis.ConnectionError | None = None  # why it could not be sent
+        self.said = False  # the server may have heard it
 
     def answer(self, found: list[Reply]) -> list[tuple[Operation, Answer]]:
         """Give the answers. Returns what the server has to be asked in full, in its order."""
@@ -78,19 +79,13 @@ class Batch:
         self.loop = loop
         self._script = script
         self._patience = patience
-        self._silence = silence
-        self._pool: Any = redis.asyncio.ConnectionPool.from_url(
-            url, socket_timeout=None, socket_connect_timeout=min(silence, 0.25), health_check_interval=0
-        )
-        self._connection: Any = None
+        self._line = LoopLine(url, silence, loop)
         self._waiting: deque[tuple[Operation, Answer]] = deque()
         self._again: deque[tuple[Operation, Answer]] = deque()  # to be asked in full, before what waits
         self._flusher: asyncio.Task[None] | None = None
         self._under_way: deque[_Call] = deque()
-        self._reader: asyncio.Task[None] | None = None
-        self._recovering = False
+        self._recovery: asyncio.Task[None] | None = None
         self._room = asyncio.Event()
-        self._speaking = asyncio.Lock()  # one at a time on the connection
 
     def runs_here(self) -> bool:
         """Whether the calling code runs on the loop."""
@@ -111,23 +106,16 @@ class Batch:
         self._waiting.append((operation, answer))
         return answer
 
-    @property
-    def collected(self) -> bool:
-        """Whether something waits to be sent."""
-        return bool(self._waiting)
-
     def flush_soon(self) -> None:
         """Send what was collected in the next turns of the loop."""
         if (self._waiting or self._again) and self._flusher is None:
             self._flusher = self.loop.create_task(self._flush(), name="errands-batch")
 
-    async def flush(self) -> None:
+    def flush(self) -> None:
         """Send what was collected: at once where the server has nothing else to do, so that nobody waits for
         another turn of the loop; else with what gathers meanwhile."""
-        connected = self._connection is not None and self._connection.is_connected
-        free = self._flusher is None and not self._under_way and not self._recovering
-        if connected and free and self._waiting and not self._speaking.locked():
-            await self._send_some()
+        if self._waiting and self._line.connected and not (self._flusher or self._under_way):
+            self._send_some()
         self.flush_soon()
 
     def submit_from_thread(self, operation: Operation) -> concurrent.futures.Future[Reply]:
@@ -150,10 +138,10 @@ class Batch:
 
     async def drain(self) -> None:
         """Wait until all that was submitted is committed, and hang up."""
-        while tasks := [task for task in (self._flusher, self._reader) if task is not None]:
-            await asyncio.wait(tasks)
-        if self._connection is not None:
-            await self._connection.disconnect()
+        while self._flusher is not None or self._under_way:
+            self._room.clear()
+            await self._room.wait()
+        self._line.hang_up()
 
     def _post(self, operation: Operation, heard: Callable[[Reply], object]) -> None:
         def told() -> None:
@@ -172,35 +160,24 @@ class Batch:
         try:
             while self._waiting or self._again:
                 await asyncio.sleep(0)  # who is ready in this turn of the loop comes along
-                while self._recovering or len(self._under_way) >= _CALLS:
+                while self._recovery is not None or len(self._under_way) >= _CALLS:
                     self._room.clear()
                     await self._room.wait()
-                await self._send_some()
+                self._send_some()
         finally:
             self._flusher = None
+            self._room.set()
 
-    async def _send_some(self) -> None:
-        async with self._speaking:
-            call = _Call(self._next())
-            if not call.operations:  # somebody else has sent it meanwhile
-                return
-            try:
-                await self._say(call.operations)
-            except redis.ConnectionError as exc:
-                call.unsaid = exc
-            except asyncio.CancelledError:
-                self._expect(call)  # some of it may be on its way
-                raise
-            except Exception as exc:  # noqa: BLE001 — it is told to those who wait
-                call.fail(exc)
-                return
-            self._expect(call)
-
-    def _expect(self, call: _Call) -> None:
-        """The answer to `call` comes next, or what is to be done without one."""
+    def _send_some(self) -> None:
+        call = _Call(self._next())
+        if not call.operations:  # they were sent meanwhile
+            return
         self._under_way.append(call)
-        if self._reader is None:
-            self._reader = self.loop.create_task(self._read(), name="errands-batch-reader")
+        if self._line.connected:
+            call.said = True
+            self._say(call.operations, partial(self._hear, call))
+        else:
+            self._recover()
 
     def _next(self) -> list[tuple[Operation, Answer]]:
         some: list[tuple[Operation, Answer]] = []
@@ -209,63 +186,73 @@ class Batch:
                 some.append(line.popleft())
         return some
 
-    async def _read(self) -> None:
-        """Take the server's answers to what is under way, in their order."""
+    def _say(self, operations: list[Operation], heard: Callable[[list[Any] | NotHeard], object]) -> None:
+        at_once = self._script.transaction(operations)
+        if at_once is not None:
+            self._line.send(at_once, transaction.REPLIES, heard)
+        else:
+            self._line.send(pack_command(tuple(self._script.command(operations))), 1, heard)
+
+    def _hear(self, call: _Call, answer: list[Any] | NotHeard) -> None:
+        """Take the server's answer to what is under way. It answers in the order in which it is asked."""
+        if self._recovery is not None:
+            return  # which asks anew
         try:
-            while self._under_way:
-                call = self._under_way[0]
-                try:
-                    answer = await self._next_answer(call)
-                    self._ask_in_full(call.answer(replies(answer, call.operations, again=False)))
-                except _TO_BE_SAID_AGAIN as exc:
-                    await self._recover(exc)
-                    continue
-                except Exception as exc:  # noqa: BLE001 — it is told to those who wait
-                    call.fail(exc)
-                self._under_way.popleft()
-                self._room.set()
-        finally:
-            self._reader = None
-            self._room.set()
+            found = self._replies(answer, call.operations)
+        except _TO_BE_SAID_AGAIN as exc:
+            call.said = isinstance(exc, NotHeard)
+            self._recover(exc)
+            return
+        except Exception as exc:  # noqa: BLE001 — it is told to those who wait
+            call.fail(exc)
+        else:
+            self._answer(call, found)
+        self._under_way.popleft()
+        self._room.set()
 
-    def _ask_in_full(self, rest: list[tuple[Operation, Answer]]) -> None:
-        self._again.extend(rest)
-        self.flush_soon()
+    def _replies(self, answer: list[Any] | NotHeard, operations: list[Operation]) -> list[Reply]:
+        """What the server said to `operations`.
 
-    async def _next_answer(self, call: _Call) -> Any:
-        if call.unsaid is not None:
-            raise call.unsaid
-        try:
-            async with asyncio.timeout(self._silence):
-                return await self._connection.read_response()
-        except (redis.ResponseError, redis.exceptions.BusyLoadingError):
-            raise
-        except _AWAY as exc:  # asyncio's TimeoutError is an OSError
-            raise NotHeard(str(exc) or f"no answer within {self._silence} s") from exc
+        Raises:
+            redis.RedisError: it refused, or did not answer.
+        """
+        if isinstance(answer, NotHeard):
+            raise answer
+        if len(answer) > 1:
+            return self._script.outcome(answer)
+        if isinstance(answer[0], Exception):
+            raise answer[0]
+        return replies(answer[0], operations, again=False)
 
-    async def _recover(self, problem: redis.RedisError) -> None:
+    def _answer(self, call: _Call, found: list[Reply]) -> None:
+        rest = call.answer(found)
+        if rest:
+            self._again.extend(rest)
+            self.flush_soon()
+
+    # -- without an answer
+
+    def _recover(self, problem: redis.RedisError | None = None) -> None:
         """Say what is under way again, a call after the other, until the server answers. Nothing else is sent
         meanwhile, so that the order stays."""
-        self._recovering = True
-        await self._speaking.acquire()  # who is sending just now comes first, and finds the line dead
+        self._line.hang_up()
+        self._recovery = self.loop.create_task(self._say_again(problem), name="errands-batch-recovery")
+
+    async def _say_again(self, problem: redis.RedisError | None) -> None:
         try:
-            await self._connection.disconnect(nowait=True)
-            unheard = problem if isinstance(problem, NotHeard) else None
             while self._under_way:
                 call = self._under_way[0]
                 try:
-                    if self._out_of_time(problem):
-                        raise call.unsaid or problem
-                    found = await self._commit(call.operations, None if call.unsaid else unheard)
-                    self._ask_in_full(call.answer(found))
+                    if problem is not None and self._out_of_time(problem):
+                        raise problem
+                    # What was said behind a call that was not heard may have been done as well.
+                    unheard = NotHeard("the connection was lost") if call.said else None
+                    self._answer(call, await self._commit(call.operations, unheard))
                 except Exception as exc:  # noqa: BLE001 — it is told to those who wait
                     call.fail(exc)
                 self._under_way.popleft()
-                # What was sent behind it may have been done.
-                unheard = NotHeard("the connection was lost")
         finally:
-            self._speaking.release()
-            self._recovering = False
+            self._recovery = None
             self._room.set()
 
     def _out_of_time(self, problem: BaseException) -> bool:
@@ -280,7 +267,8 @@ class Batch:
             said = [said_again(operation) for operation in operations]
         while True:
             try:
-                answer = await self._call(said)
+                await self._line.connect()
+                answer = await self._ask(said)
                 return replies(answer, operations, again=unheard is not None)
             except NotHeard as exc:
                 problem: redis.RedisError = exc
@@ -295,49 +283,30 @@ class Batch:
                 raise unheard or problem
             await asyncio.sleep(min(0.01 * 2**tries, 1.0, max(0.0, deadline - self.loop.time())))
 
-    async def _say(self, operations: list[Operation]) -> None:
-        """Send a call. A `redis.ConnectionError` says that nothing of it was done."""
-        if self._connection is None:
-            self._connection = self._pool.make_connection()
-        connection = self._connection
+    async def _ask(self, operations: list[Operation]) -> Any:
+        """Have the script do `operations`, on a line that is connected. Returns its reply."""
         try:
-            async with asyncio.timeout(self._silence):  # a frozen server lets its clients connect
-                if not connection.is_connected:
-                    await connection.connect()
-                await self._send(connection, operations)
-        except _AWAY as exc:  # asyncio's TimeoutError is an OSError
-            await connection.disconnect(nowait=True)
-            raise redis.ConnectionError(str(exc) or f"no answer within {self._silence} s") from exc
-
-    async def _call(self, operations: list[Operation]) -> Any:
-        await self._say(operations)
-        connection = self._connection
-        try:
-            async with asyncio.timeout(self._silence):
-                return await self._answer(connection, operations)
-        except redis.ResponseError:
-            raise
-        except _AWAY as exc:
-            await connection.disconnect(nowait=True)
-            raise NotHeard(str(exc) or f"no answer within {self._silence} s") from exc
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-
-    async def _send(self, connection: Any, operations: list[Operation], *, whole: bool = False) -> None:
-        # redis-py packs commands for asyncio in Python: some thousand arguments would take it milliseconds.
-        packed = pack_command(tuple(self._script.command(operations, whole=whole)))
-        await connection.send_packed_command(packed)
-
-    async def _answer(self, connection: Any, operations: list[Operation]) -> Any:
-        try:
-            return await connection.read_response()
+            return await self._reply_to(self._script.command(operations))
         except redis.exceptions.NoScriptError:
-            await self._send(connection, operations, whole=True)
+            pass
         try:
-            return await connection.read_response()
+            return await self._reply_to(self._script.command(operations, whole=True))
         except redis.ResponseError as exc:
             if not self._script.refused(exc):
                 raise
-            await self._send(connection, operations, whole=True)
-            return await connection.read_response()
+            return await self._reply_to(self._script.command(operations, whole=True))
+
+    async def _reply_to(self, command: list[Any]) -> Any:
+        future: asyncio.Future[Any] = self.loop.create_future()
+
+        def heard(answer: list[Any] | NotHeard) -> None:
+            if not future.done():  # else the loop ends
+                future.set_result(answer)
+
+        self._line.send(pack_command(tuple(command)), 1, heard)
+        answer = await future
+        if isinstance(answer, NotHeard):
+            raise answer
+        if isinstance(answer[0], Exception):
+            raise answer[0]
+        return answer[0]

@@ -81,7 +81,7 @@ class Commit:
     ) -> list[Reply]:
         try:
             if pending.count > 1:
-                return transaction.outcome(pending.receive_all())
+                return self._script.outcome(pending.receive_all())
             return replies(pending.receive(), operations, again=False)
         except (redis.exceptions.NoScriptError, redis.exceptions.BusyLoadingError):
             return self._insist(line, operations, patience, None)

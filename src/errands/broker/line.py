@@ -33,7 +33,7 @@ class Pending:
         count: of the replies.
     """
 
-    __slots__ = ("count", "_line", "_outcome")
+    __slots__ = ("_line", "_outcome", "count")
 
     def __init__(self, line: Line, count: int) -> None:
         self._line: Line | None = line
@@ -176,7 +176,12 @@ class Line(threading.local):
         self._connection.connect()
         self._socket = self._connection._sock
         _let_kernel_watch(self._socket, self._silence)
-        self._reader = hiredis.Reader(protocolError=redis.InvalidResponse, replyError=_error_of)
+        self._reader = reader()
+
+
+def reader() -> Any:
+    """What takes a server's replies (RESP2) to pieces. An error that it replies is one of redis-py's."""
+    return hiredis.Reader(protocolError=redis.InvalidResponse, replyError=_error_of)
 
 
 def _let_kernel_watch(connected: socket.socket, seconds: float) -> None:

@@ -216,7 +216,7 @@ def sends_plainly(operation: Operation) -> bool:
 
 def sends_new(operation: Operation) -> bool:
     """Whether it `sends_plainly` a run whose id was made for it, and says so for the first time."""
-    return not operation[_MODE] and not operation[_FLAGS[_PUT]] and sends_plainly(operation)
+    return sends_plainly(operation) and not operation[_MODE] and not operation[_FLAGS[_PUT]]
 
 
 def is_ordinary(operation: Operation) -> bool:

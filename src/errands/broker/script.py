@@ -14,8 +14,17 @@ from typing import Any, NamedTuple
 import redis
 
 from errands.broker import leases, transaction
+from errands.broker.errors import NotHeard
 from errands.broker.keys import Keys
-from errands.broker.operations import OF_SENDING, Operation, is_ordinary, of_life, sends_new, sends_plainly
+from errands.broker.operations import (
+    OF_SENDING,
+    Operation,
+    Reply,
+    is_ordinary,
+    of_life,
+    sends_new,
+    sends_plainly,
+)
 from errands.core import clock
 from errands.core.events import Kind
 from errands.core.states import FINAL, MOVES
@@ -39,7 +48,8 @@ class Script:
     """
 
     def __init__(self, keys: Keys, *, events_max: int, max_deliveries: int) -> None:
-        self._settings = [keys.prefix, events_max, max_deliveries]
+        self._settings = keys.prefix, events_max, max_deliveries
+        self._transactions = True
         texts = _whole(), _lua("send"), _joined("attempt", "write_event", "keep", "ordinary", "lives")
         self._of_producers = [_variant(text) for text in texts]
         self._of_workers = [_variant(_OF_WORKERS + text) for text in texts]
@@ -71,10 +81,19 @@ class Script:
 
         On a server that is full no transaction goes through, and workers must go on.
         """
-        if len(operations) != 1 or leases.holder() or not sends_new(operations[0]):
+        if len(operations) != 1 or leases.holder() or not self._transactions or not sends_new(operations[0]):
             return None
         prefix, events_max, _ = self._settings
         return transaction.packed(operations[0], prefix, events_max, clock.timestamp())
+
+    def outcome(self, answers: list[Any]) -> list[Reply]:
+        """What the server's answers to a `transaction` say: see there."""
+        try:
+            return transaction.outcome(answers)
+        except NotHeard as exc:
+            if isinstance(exc.__cause__, redis.exceptions.NoPermissionError):
+                self._transactions = False  # this user may begin none
+            raise
 
     def refused(self, error: redis.ResponseError) -> bool:
         """Whether the server is too old for the flags of the workers' script; then it goes without them."""

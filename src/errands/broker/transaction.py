@@ -1,7 +1,7 @@
 """One new run, sent by a transaction of plain commands: a script would cost the server as much again.
 
 What `lua/send.lua` looks at needs no look here: an id that was made for this call is new, and what is done
-together cannot be overtaken by a worker. Whatever is said for a second time, or is anything else, is a script's.
+together cannot be overtaken by a worker. What is said for a second time, or is anything else, is a script's.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from errands.broker.operations import OF_SENDING, Operation, Reply, Verdict
 
 REPLIES = 6  # to MULTI, four commands and EXEC
 _SENT = [Reply(Verdict.OK, 0, 0)]
-# The commands as they go over the wire (RESP2), of which only this differs from call to call. To have each of them
-# packed would take a caller longer than all else that is done here.
+# The commands as they go over the wire (RESP2). Little of it differs from call to call; to have each packed
+# would take a caller longer than all else that is done here.
 _COMMANDS = b"".join(
     (
         b"%b$%d\r\n%b\r\n",  # MULTI, XADD of the message
@@ -70,11 +70,17 @@ def outcome(answers: list[Any]) -> list[Reply]:
 
 @lru_cache(maxsize=1024)
 def _to_queue(prefix: str, queue: str, level: str) -> bytes:
-    begin = pack_command(("MULTI",))
-    return begin + pack_command(("XADD", f"{prefix}q:{queue}:{level}", "*", "m", "")).removesuffix(_AN_END)
+    return _packed("MULTI") + _packed("XADD", f"{prefix}q:{queue}:{level}", "*", "m", "").removesuffix(
+        _AN_END
+    )
 
 
 @lru_cache(maxsize=16)
 def _to_events(prefix: str, most: int) -> bytes:
-    command = ("XADD", f"{prefix}events", "MAXLEN", "~", most, "*", "e", "", "n", "0")
-    return pack_command(command).partition(_AN_END)[0]
+    command = _packed("XADD", f"{prefix}events", "MAXLEN", "~", most, "*", "e", "", "n", "0")
+    return command.partition(_AN_END)[0]
+
+
+def _packed(*command: Any) -> bytes:
+    packed: bytes = pack_command(command)
+    return packed

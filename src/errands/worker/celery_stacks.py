@@ -47,8 +47,7 @@ def share_stack(stack: Any) -> None:
 
 
 def present_task() -> Any:
-    """`celery._state.get_current_worker_task`, sooner where no task is at work: a web application's every call
-    asks."""
+    """`celery._state.get_current_worker_task`, sooner where no task is at work, as in a web application."""
     return _state.get_current_worker_task() if _state._task_stack._local._stack.get() else None
 
 

@@ -315,12 +315,8 @@ class TaskPool(BasePool):
 
     def flush_batch(self) -> None:
         """As the hub on the loop: have the server told what was collected."""
-        if self._batch is None or not self._batch.collected:
-            return
-        if green.in_green():
-            green.wait(self._batch.flush())
-        else:  # the hub has just left the loop
-            self._batch.flush_soon()
+        if self._batch is not None:
+            self._batch.flush()
 
     def listen(self) -> None:
         """As the hub: do what was posted."""
