@@ -172,10 +172,15 @@ class Batch:
         call = _Call(self._next())
         if not call.operations:  # they were sent meanwhile
             return
+        try:
+            commands, count = self._packed(call.operations)
+        except Exception as exc:  # noqa: BLE001 — it is told to those who wait
+            call.fail(exc)
+            return
         self._under_way.append(call)
         if self._line.connected:
             call.said = True
-            self._say(call.operations, partial(self._hear, call))
+            self._line.send(commands, count, partial(self._hear, call))
         else:
             self._recover()
 
@@ -186,27 +191,25 @@ class Batch:
                 some.append(line.popleft())
         return some
 
-    def _say(self, operations: list[Operation], heard: Callable[[list[Any] | NotHeard], object]) -> None:
+    def _packed(self, operations: list[Operation]) -> tuple[bytes, int]:
+        """The commands that do `operations`, and how many these are."""
         at_once = self._script.transaction(operations)
         if at_once is not None:
-            self._line.send(at_once, transaction.REPLIES, heard)
-        else:
-            self._line.send(pack_command(tuple(self._script.command(operations))), 1, heard)
+            return at_once, transaction.REPLIES
+        return pack_command(tuple(self._script.command(operations))), 1
 
     def _hear(self, call: _Call, answer: list[Any] | NotHeard) -> None:
         """Take the server's answer to what is under way. It answers in the order in which it is asked."""
         if self._recovery is not None:
             return  # which asks anew
         try:
-            found = self._replies(answer, call.operations)
+            self._answer(call, self._replies(answer, call.operations))
         except _TO_BE_SAID_AGAIN as exc:
             call.said = isinstance(exc, NotHeard)
             self._recover(exc)
             return
         except Exception as exc:  # noqa: BLE001 — it is told to those who wait
             call.fail(exc)
-        else:
-            self._answer(call, found)
         self._under_way.popleft()
         self._room.set()
 
