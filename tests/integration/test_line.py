@@ -46,7 +46,7 @@ def test_a_line_bears_being_cut_more_often_than_a_pool_has_connections(valkey_ur
 
 def test_an_answer_that_does_not_come_is_told(valkey_url: str) -> None:
     line = Line(valkey_url, 0.05)
-    with pytest.raises(NotHeard) as caught:
+    with pytest.raises(NotHeard, match="timed out") as caught:
         line.call(["BLPOP", "nothing", 5])
     assert isinstance(caught.value.__cause__, TimeoutError | redis.TimeoutError)
     assert line.call(["PING"]) == b"PONG"

@@ -132,7 +132,8 @@ class Line(threading.local):
             self._socket.sendall(commands)
         except _AWAY as exc:
             self.hang_up()
-            raise redis.ConnectionError(str(exc)) from _cause(exc)
+            cause = _cause(exc)
+            raise redis.ConnectionError(str(cause)) from cause
         self._last = Pending(self, count)
         return self._last
 
@@ -156,7 +157,8 @@ class Line(threading.local):
                 reader.feed(data)
         except _AWAY as exc:
             self.hang_up()
-            raise NotHeard(str(exc)) from _cause(exc)
+            cause = _cause(exc)
+            raise NotHeard(str(cause)) from cause
         except BaseException:
             # Cut off while it waited (a time limit, Ctrl-C): its answer is not the next call's.
             self.hang_up()
