@@ -111,12 +111,13 @@ class Batch:
         if (self._waiting or self._again) and self._flusher is None:
             self._flusher = self.loop.create_task(self._flush(), name="errands-batch")
 
-    def flush(self) -> None:
+    def flush(self) -> bool:
         """Send what was collected: at once where the server has nothing else to do, so that nobody waits for
-        another turn of the loop; else with what gathers meanwhile."""
+        another turn of the loop; else with what gathers meanwhile. Returns whether all of it has gone out."""
         if self._waiting and self._line.connected and not (self._flusher or self._under_way):
             self._send_some()
         self.flush_soon()
+        return self._flusher is None and self._line.gone_out
 
     def submit_from_thread(self, operation: Operation) -> concurrent.futures.Future[Reply]:
         """The same, from another thread than the loop's."""

@@ -54,6 +54,11 @@ class LoopLine(asyncio.Protocol):
         """Whether something can be said."""
         return self._transport is not None and not self._transport.is_closing()
 
+    @property
+    def gone_out(self) -> bool:
+        """Whether all that was said is with the kernel: it arrives even if this process ends now."""
+        return self._transport is not None and self._transport.get_write_buffer_size() == 0
+
     async def connect(self) -> None:
         """Connect, if it is not connected.
 

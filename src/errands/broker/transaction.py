@@ -21,7 +21,7 @@ _SENT = [Reply(Verdict.OK, 0, 0)]
 # would take a caller longer than all else that is done here.
 _COMMANDS = b"".join(
     (
-        b"%b$%d\r\n%b\r\n",  # MULTI, XADD of the message
+        b"%b$%d\r\n%b\r\n$1\r\nf\r\n$1\r\n1\r\n",  # MULTI, XADD of the message, marked: `streams/moment.py`
         b"%b$%d\r\n%b\r\n$1\r\nn\r\n$1\r\n0\r\n",  # XADD of the event
         b"*8\r\n$4\r\nHSET\r\n$%d\r\n%b\r\n$5\r\nstate\r\n$6\r\nqueued\r\n",
         b"$4\r\nkept\r\n$%d\r\n%b\r\n$6\r\nqueued\r\n$%d\r\n%b\r\n",
@@ -70,9 +70,8 @@ def outcome(answers: list[Any]) -> list[Reply]:
 
 @lru_cache(maxsize=1024)
 def _to_queue(prefix: str, queue: str, level: str) -> bytes:
-    return _packed("MULTI") + _packed("XADD", f"{prefix}q:{queue}:{level}", "*", "m", "").removesuffix(
-        _AN_END
-    )
+    command = _packed("XADD", f"{prefix}q:{queue}:{level}", "*", "m", "", "f", "1")
+    return _packed("MULTI") + command.partition(_AN_END)[0]
 
 
 @lru_cache(maxsize=16)

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from errands.broker.runs import Verdict
+from errands.broker.streams import moment
 from errands.core import clock
 from errands.core.errors import ActionRefused, BrokerUnavailable, InvalidArguments, SecretError
 from errands.core.events import Event, Kind
@@ -67,6 +68,8 @@ class Actions:
             raise ActionRefused(f"the run has ended already: it is {run.state}")
         if batches.is_batch(run):
             return self._revoke_batch(person, run, reason)
+        if run.state is State.QUEUED:
+            moment.let_pass(run.queued_at.timestamp() if run.queued_at else None)
         event = Event(
             kind=Kind.REVOKED, run_id=run_id, at=clock.timestamp(), task=run.task, queue=run.queue,
             owner=run.owner, note=f"revoked by {person.id}" + (f": {reason}" if reason else ""),

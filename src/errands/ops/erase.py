@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from errands.broker import forgetting
+from errands.broker.streams import moment
 from errands.core import clock
 from errands.core.errors import ActionRefused
 from errands.core.events import Event, Kind
@@ -143,6 +144,8 @@ class Erasing(Actions):
     def _end_waiting(self, who: str, person: Person) -> int:
         """Revoke what waits. Returns how many runs that were."""
         waiting = self._open(who)
+        if waiting:
+            moment.let_pass(None)
         for run_id in waiting:
             run = self._ops.find(run_id)
             if run.state.final:

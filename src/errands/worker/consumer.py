@@ -83,6 +83,7 @@ class Consumer(CeleryConsumer):
             turns_of(self.hub, standstill)
         strategies, callbacks = self.strategies, self.on_task_message
         check = trust_of(self.app)
+        let_begin = getattr(self.pool, "let_begin", _nothing)
 
         def on_task_received(message: Any) -> Any:
             try:
@@ -94,7 +95,9 @@ class Consumer(CeleryConsumer):
                 if strategy is None or self.hub is None or not self._maximum_prefetch_restored:
                     return unusual(message)
                 ack, reject = Settle(message.ack_log_error), Settle(message.reject_log_error)
-                return strategy(message, None, ack, reject, callbacks)
+                strategy(message, None, ack, reject, callbacks)
+                let_begin()
+                return None
             except UntrustedMessage as exc:
                 # What it says of a run is not believed either: that one stays as it is.
                 self._keep(message, f"the message is not trusted: {exc}")
@@ -183,6 +186,10 @@ class Consumer(CeleryConsumer):
             error = {"type": "DeadLetter", "message": reason}
             self.app.live.record(Event(kind=Kind.FAILED, error=error, **facts))
         logger.error("dead letter: %s", reason)
+
+
+def _nothing() -> None:
+    """What other pools have to let begin."""
 
 
 def raw(message: Any) -> dict[str, Any]:

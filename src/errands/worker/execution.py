@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import psutil
@@ -17,6 +18,7 @@ from celery.exceptions import Ignore, Reject
 from celery.exceptions import Retry as CeleryRetry
 
 from errands.batch import Batch
+from errands.broker.answer import Answer
 from errands.broker.runs import Reply, Verdict
 from errands.core import clock, green
 from errands.core.batches import filling
@@ -112,6 +114,9 @@ def admit(task: Any, request: Any) -> Run:
         schedule=envelope.get("schedule"), due=envelope.get("due"),
         batch=_batch_of(task, request, envelope), limits=host.added_limits,
     )  # fmt: skip
+    unasked: Answer | None = vars(request).pop("errands_start", None)
+    if unasked is not None:
+        unasked.then(partial(_hear_start, task.name, run, unasked))
     if verdict is Verdict.POISON:
         request.errands = Attempt(run, clock.timestamp())
         error = WorkerDied(
@@ -126,6 +131,18 @@ def admit(task: Any, request: Any) -> Run:
             request.errands = Attempt(run, clock.timestamp(), Over(untrusted, discarded=True))
             raise
     return run
+
+
+def _hear_start(task: str, run: Run, start: Answer) -> None:
+    """What the server says of an attempt that began without its leave."""
+    try:
+        reply = start.result()
+    except redis.RedisError as exc:  # its end will not be recorded either, and its message goes back
+        logger.warning("%s[%s]: its start could not be recorded: %s", task, run.id, exc)
+        return
+    run.hear(reply)
+    if reply.verdict is not Verdict.OK:
+        logger.warning("%s[%s] has begun, and is not wanted: %s", task, run.id, reply.verdict)
 
 
 def take_over(task: Any, request: Any, envelope: dict[str, Any], hop: int) -> Reply:

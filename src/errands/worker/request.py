@@ -122,7 +122,8 @@ class Request(CeleryRequest):
         hard, soft = self.time_limits
         if getattr(pool, "takes_decoded", False):
             body, kind, encoding = self._payload, None, None
-            apply, more = pool.on_apply, {"say_started": self.say_started}
+            fresh_until = (self._message.delivery_info or {}).get("fresh_until", 0.0)
+            apply, more = pool.on_apply, {"say_started": self.say_started, "fresh_until": fresh_until}
         else:
             body, kind, encoding = self._body, self._content_type, self._content_encoding
             apply, more = pool.apply_async, {}

@@ -144,7 +144,7 @@ class Run:
         now = clock.timestamp()
         holds = self._interval if within is None else within
         if self._over is None and self._log is not None and now - self._heard_at > holds:
-            self._hear(self._log.check(self.id, hop=self.hop, attempt=self.attempt))
+            self.hear(self._log.check(self.id, hop=self.hop, attempt=self.attempt))
         self._raise_if_over()
 
     @property
@@ -349,9 +349,7 @@ class Run:
     def tell(self, event: Event, *, quiet: bool = False, wait: bool = False) -> None:
         """Write what this attempt has to tell: see `LiveRuns.tell`."""
         if self._log is not None:
-            self._log.tell(
-                event, hop=self.hop, attempt=self.attempt, heard=self._hear, quiet=quiet, wait=wait
-            )
+            self._log.tell(event, hop=self.hop, attempt=self.attempt, heard=self.hear, quiet=quiet, wait=wait)
 
     def read_checkpoint(self) -> dict[str, Any] | None:
         """What the live state has."""
@@ -397,7 +395,8 @@ class Run:
         if self._over is not None:
             raise RunCancelled(_WHY[self._over])
 
-    def _hear(self, reply: Reply) -> None:
+    def hear(self, reply: Reply) -> None:
+        """What the server says to what this attempt has told."""
         self._heard_at = clock.timestamp()
         if reply.verdict in _WHY:
             self._over = reply.verdict

@@ -7,7 +7,8 @@
 --       6 ms that a lease lasts: nobody is given anything who does not hold one
 --       7 number of queues  8… name of each, and the ms after which it expires unused (0: never)
 --       then for acknowledge()
--- Reply {streams as XREADGROUP gives them, queues that are paused, what went wrong, 1 where tenants stand in line}
+-- Reply {streams as XREADGROUP gives them, queues that are paused, what went wrong, 1 where tenants stand in line,
+--        microseconds since 1970 if nothing was found, else 0}
 local prefix, reader, left = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local count = tonumber(ARGV[7])
 acknowledge(ARGV, 8 + 2 * count)
@@ -89,4 +90,5 @@ for _, level in ipairs(levels) do
   end
 end
 if refusal then return redis.error_reply(refusal) end
-return {streams, paused, problems, fair and 1 or 0}
+local now = #streams == 0 and redis.call('TIME') or {0, 0}
+return {streams, paused, problems, fair and 1 or 0, now[1] * 1000000 + now[2]}

@@ -14,6 +14,7 @@ from errands.broker.keys import Keys
 from errands.broker.streams.holdings import Holdings, grouped
 from errands.broker.streams.layout import split_tag, tag_of
 from errands.broker.streams.message import NotAMessage, NotDue, unpack
+from errands.broker.streams.moment import is_marked
 from errands.broker.streams.options import Options
 from errands.broker.streams.qos import QoS
 from errands.broker.streams.reading import Reading, Streams
@@ -94,7 +95,11 @@ class Delivering(_Channel):
                 if queue in self._no_ack:
                     settled.append(tag)
                 try:
-                    deliver(unpack(fields, tag), queue)
+                    message = unpack(fields, tag)
+                    if is_marked(fields):
+                        until = self._reading.fresh_until(split_tag(tag)[1])
+                        message["properties"]["delivery_info"]["fresh_until"] = until
+                    deliver(message, queue)
                 except NotDue as exc:
                     self._put_off(tag, queue, exc)
                 except NotAMessage as exc:

@@ -13,6 +13,7 @@ from kombu.transport import virtual
 from kombu.utils.json import loads
 
 from errands.broker.streams.layout import split_tag
+from errands.broker.streams.moment import is_marked
 
 _decode = msgspec.json.decode
 
@@ -92,7 +93,7 @@ def unpack(fields: list[bytes], tag: str) -> dict[str, Any]:
         # A copy that a task has sent on carries what was said of the first.
         headers.pop(_COUNT, None)
         was_delayed = len(fields) == 4 and fields[2] == b"d"
-        if len(fields) > 2 and not was_delayed:
+        if len(fields) > 2 and not was_delayed and not is_marked(fields):
             info["redelivered"] = headers["redelivered"] = True
             count = _field(fields, b"n")
             if count:

@@ -7,10 +7,12 @@ acknowledgements on the way. When it found nothing, a blocking XREADGROUP waits 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from time import monotonic
 from typing import Any
 
 from errands.broker import leases
 from errands.broker.keys import Keys
+from errands.broker.streams import moment
 from errands.broker.streams.holdings import grouped
 from errands.broker.streams.layout import GROUP, streams_of, turn
 from errands.broker.streams.scripts import READ
@@ -39,6 +41,8 @@ class Reading:
         self._streams: dict[str, list[str]] = {}
         self._idle = False
         self._held_back = False
+        self._sent_at = 0.0
+        self._look: moment.Look | None = None
         self.blocking = False
         self.in_line = False  # tenants stand in line in one of the queues
 
@@ -71,6 +75,7 @@ class Reading:
             new = [">"] * len(keys)
             group = ("XREADGROUP", "GROUP", GROUP, self._reader)
             return (*group, "COUNT", 1, "BLOCK", block_ms, "STREAMS", *keys, *new)
+        self._sent_at = monotonic()
         script = ("EVALSHA", READ.digest) if self._known else ("EVAL", READ.text)
         self._held_back = in_line == 0
         return (*script, 0, *self.arguments(queues, expires, count, acks, in_line))
@@ -107,9 +112,14 @@ class Reading:
         self._known, self._paused = True, frozenset(paused)
         # Who holds enough is given nothing where tenants stand in line, and must not wait for what comes.
         self._empty = not streams and not (self.in_line and self._held_back)
+        self._look = None if streams else moment.Look(self._sent_at, reply[4])
         if streams:
             self._number += 1
         return streams, problems
+
+    def fresh_until(self, entry: str) -> float:
+        """When the moment of sending is over for an entry that was waited for: see `moment.ends`."""
+        return 0.0 if self._look is None or not self.blocking else moment.ends(self._look, entry, monotonic())
 
     def refused(self) -> None:
         """The server said no to the last command: the next one brings the script, which heals what it can."""
@@ -124,7 +134,7 @@ class Reading:
 
 def opened(reply: Any) -> tuple[Streams, list[str], list[str]]:
     """What the script that reads answered: entries by stream, the queues that are paused, what went wrong."""
-    streams, paused, problems, _ = reply
+    streams, paused, problems, *_ = reply
     return _decoded(streams), [name.decode() for name in paused], [text.decode() for text in problems]
 
 

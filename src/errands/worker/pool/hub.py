@@ -80,6 +80,14 @@ class LoopPoller:
             self.waits.acquire()
         return self.inner.poll(0)
 
+    def give_turn(self) -> None:
+        """In the hub's greenlet: let the loop turn once, with whatever begins or is ready."""
+        self.waits.release()
+        try:
+            green.wait(asyncio.sleep(0))
+        finally:
+            self.waits.acquire()
+
     def close(self) -> None:
         """As kombu's."""
         self.detach()
@@ -140,6 +148,11 @@ class HubOnLoop:
         """On the loop: let the hub look at what it has to do."""
         if self._poller is not None:
             self._poller.wake()
+
+    def give_turn(self) -> None:
+        """As the hub: let what has just begun go on at once, in place of after all that the hub is at."""
+        if self._poller is not None and green.in_green():
+            self._poller.give_turn()
 
     def run(self, hub: Any, function: Callable[[], Any], held_up: Callable[[], object]) -> Any:
         """Run `function`, a consumer loop on `hub`, to its end. Its value and its errors are the caller's.

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import threading
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
@@ -34,8 +35,9 @@ class Job:
 
     __slots__ = (
         "__weakref__", "_body", "_lock", "_thread", "abandoned", "callback", "end", "error_callback",
-        "forced", "freed", "green", "guarded", "hard", "hard_at", "killed", "name", "number", "on_accept",
-        "on_timeout", "pending", "pool", "say_started", "soft", "soft_at", "start", "started", "task", "work",
+        "forced", "freed", "fresh_until", "gone_out", "green", "guarded", "hard", "hard_at", "killed",
+        "name", "number", "on_accept", "on_timeout", "pending", "pool", "say_started", "soft", "soft_at",
+        "start", "started", "task", "work",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +56,8 @@ class Job:
         # Has the server told that the attempt starts, where that can be said before it does; its answer.
         self.say_started: Callable[[], Answer | None] | None = None
         self.start: Answer | None = None
+        self.gone_out = False  # what says so
+        self.fresh_until = 0.0  # by `time.monotonic`; what begins before that need not wait for the answer
         self.end: Answer | None = None  # the answer to the attempt's end, which the job waits for
         self.soft: float | None = None  # seconds
         self.hard: float | None = None
@@ -68,6 +72,11 @@ class Job:
         self._body = False
         self._thread = 0
         self._lock = threading.Lock()
+
+    @property
+    def needs_no_leave(self) -> bool:
+        """See the function of that name."""
+        return self.gone_out and time.monotonic() < self.fresh_until
 
     # -- the body: the part that time limits are about
 
@@ -233,6 +242,13 @@ def take_start() -> Answer | None:
         return None
     start, job.start = job.start, None
     return start
+
+
+def needs_no_leave() -> bool:
+    """Whether the attempt at hand, whose start was said, may begin before the server has answered: its
+    message came in the moment of its sending (`broker/streams/moment.py`), and the word is on its way."""
+    job = current.get()
+    return job is not None and job.needs_no_leave
 
 
 def leave_end(end: Answer) -> None:

@@ -133,7 +133,9 @@ class Runner:
             self._begin(job)
         elif not self._running:
             self._begin(job)
-            self._pool.flush_batch()
+            job.gone_out = self._pool.flush_batch()
+            if job.needs_no_leave:
+                self._pool.hurry()
         else:
             self._running.add(job)
             start.then(partial(self._begin_started, job))

@@ -74,6 +74,7 @@ class TaskPool(BasePool):
         self._stopped = False
         self._on_loop: HubOnLoop | None = None
         self._batch: Batch | None = None
+        self._hurried = False
         self._tasks: Any = {}
 
     # -- life
@@ -154,9 +155,10 @@ class TaskPool(BasePool):
     def on_apply(
         self, target: Any, args: Any, kwargs: Any, *, callback: Any = None, error_callback: Any = None,
         accept_callback: Any = None, timeout_callback: Any = None, soft_timeout: float | None = None,
-        timeout: float | None = None, say_started: Callable[[], Any] | None = None, **_: Any,
+        timeout: float | None = None, say_started: Callable[[], Any] | None = None,
+        fresh_until: float = 0.0, **_: Any,
     ) -> Job:  # fmt: skip
-        """Run `target`, now or when there is room. `say_started`: see `Job.say_started`."""
+        """Run `target`, now or when there is room. `say_started`, `fresh_until`: see `Job`."""
         task = self._tasks.get(args[0]) if args else None
         job = Job(
             self, next(self._numbers), partial(target, *args, **kwargs),
@@ -165,6 +167,7 @@ class TaskPool(BasePool):
         )  # fmt: skip
         job.callback, job.error_callback = callback, error_callback
         job.say_started = say_started if self._batch is not None else None
+        job.fresh_until = fresh_until
         job.on_accept, job.on_timeout = accept_callback, timeout_callback
         job.soft = soft_timeout or self.options.get("soft_timeout")
         job.hard = timeout or self.options.get("timeout")
@@ -313,10 +316,19 @@ class TaskPool(BasePool):
         elif self._semaphore is None:  # a worker without a hub: its broker's transport knows none
             self.listen()
 
-    def flush_batch(self) -> None:
-        """As the hub on the loop: have the server told what was collected."""
-        if self._batch is not None:
-            self._batch.flush()
+    def flush_batch(self) -> bool:
+        """As the hub on the loop: have the server told what was collected. Whether all of it has gone out."""
+        return self._batch is not None and self._batch.flush()
+
+    def let_begin(self) -> None:
+        """As the hub, when it has handed over a message: let its job begin at once, if it is hurried."""
+        if self._hurried and self._on_loop is not None:
+            self._hurried = False
+            self._on_loop.give_turn()
+
+    def hurry(self) -> None:
+        """From the hub: what has begun need not wait for anything."""
+        self._hurried = True
 
     def listen(self) -> None:
         """As the hub: do what was posted."""
