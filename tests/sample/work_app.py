@@ -110,6 +110,11 @@ def pay_and_wait(go: str, *, run: Run) -> str:
     return receipt
 
 
+@app.task(name="clocked")
+async def clocked(*, run: Run) -> None:
+    effect("clocked", run.id, time.monotonic())
+
+
 @app.task(name="tell")
 async def tell(*, run: Run) -> None:
     """Tells its progress until somebody says that it is not wanted."""
