@@ -56,6 +56,9 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
             # run may take, or it would be done twice.
             "visibility_timeout": max(3600, int(settings.time_limit) + 300),
             "socket_connect_timeout": 0.25,
+            # RabbitMQ says of each message that it has it. Without, one that it refuses, or that was on its
+            # way when its sender died, is lost without a word.
+            "confirm_publish": True,
             # A connection whose other end is gone without a word is found out within 20 s: kombu looks so
             # often, and each time whether an answer is overdue by as much. Its own 25 s take 50.
             "health_check_interval": 8,

@@ -19,6 +19,7 @@ import celery.exceptions
 import kombu.exceptions
 import redis
 import uuid_utils
+from amqp.exceptions import MessageNacked
 from celery.result import AsyncResult
 from celery.utils.time import maybe_make_aware
 
@@ -41,6 +42,8 @@ from errands.worker.starting import envelope_of
 
 logger = logging.getLogger("errands")
 
+# For RabbitMQ's word that it has a message; kombu asks twice.
+_CONFIRM_SECONDS = 2.0
 _owner: ContextVar[str | None] = ContextVar("errands_owner", default=None)
 
 
@@ -204,6 +207,7 @@ class CelerysWay(celery.Celery):
                 claimed = True
             if self.settings.inline:
                 return self._run_inline(name, args, kwargs, task_id, headers, options)
+            options.setdefault("confirm_timeout", _CONFIRM_SECONDS)
             result = celery.Celery.send_task(
                 self, name, args, kwargs, countdown=countdown, eta=eta, task_id=task_id, headers=headers,
                 **options,
@@ -211,7 +215,7 @@ class CelerysWay(celery.Celery):
         except Exception as exc:
             if claimed and not self.settings.inline:
                 claims.tell_unsent(self, str(task_id), name, exc)
-            if isinstance(exc, kombu.exceptions.OperationalError | redis.RedisError):
+            if isinstance(exc, kombu.exceptions.OperationalError | redis.RedisError | MessageNacked):
                 raise refusals.of_celery(exc, name, self.settings.broker_url) from exc
             raise
         if not goes_on and not name.startswith("celery."):
