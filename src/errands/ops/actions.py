@@ -45,8 +45,9 @@ class Actions:
     ) -> dict[str, Any]:
         """Let the run not start, or, where it has started, not start again.
 
-        Workers ask before they start a run, so this holds for messages in any queue and in any worker's
-        memory. An attempt that is under way ends at its next `run.progress`, `run.check` or row of
+        Workers ask before they start a run, but for one that they are given in the moment of its sending,
+        which this lets pass first (`broker/streams/moment.py`): it holds for messages in any queue and in any
+        worker's memory. An attempt that is under way ends at its next `run.progress`, `run.check` or row of
         `run.resume`; one that uses none of them works on to its end, and what it brings is not recorded.
         `terminate` ends it at once.
 

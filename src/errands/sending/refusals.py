@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import redis
+from amqp.exceptions import MessageNacked
 
 from errands.broker.checks import place
 from errands.broker.errors import BrokerDown, NotHeard
@@ -47,9 +48,10 @@ def of_broker(exc: Exception, calls: Sequence[Call], before: int, url: str) -> B
 
 def of_celery(exc: Exception, name: str, url: str) -> BrokerDown:
     """The error for a run that Celery could not send."""
+    problem = "refused it" if isinstance(exc, MessageNacked) else "does not answer"
     return BrokerDown(
-        f"{name} was not sent: the broker at {place(url)} does not answer ({exc}). Try again later, or send "
-        "it with delay_on_commit, whose outbox waits for it"
+        f"{name} was not sent: the broker at {place(url)} {problem} ({exc}). Try again later, or send it with "
+        "delay_on_commit, whose outbox waits for it"
     )
 
 
