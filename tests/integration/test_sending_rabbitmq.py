@@ -40,7 +40,7 @@ def app(tmp_path: Path, rabbitmq_url: str, valkey_url: str, key_prefix: str) -> 
 def test_a_message_that_a_full_queue_refuses_is_an_error(app: Errands) -> None:
     add = app.tasks["add"]
     first = add.delay()
-    with pytest.raises(BrokerUnavailable, match="add was not sent: the broker at .* refused it"):
+    with pytest.raises(BrokerUnavailable, match=r"add was not sent: the broker at .* refused it"):
         add.delay()
     with app.connection_for_read() as connection:
         queue = app.amqp.queues[app.conf.task_default_queue]

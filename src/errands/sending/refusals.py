@@ -48,9 +48,10 @@ def of_broker(exc: Exception, calls: Sequence[Call], before: int, url: str) -> B
 
 def of_celery(exc: Exception, name: str, url: str) -> BrokerDown:
     """The error for a run that Celery could not send."""
-    problem = "refused it" if isinstance(exc, MessageNacked) else "does not answer"
+    refused = isinstance(exc, MessageNacked) or isinstance(exc.__cause__, MessageNacked)
+    problem = "refused it" if refused else f"does not answer ({exc})"
     return BrokerDown(
-        f"{name} was not sent: the broker at {place(url)} {problem} ({exc}). Try again later, or send it with "
+        f"{name} was not sent: the broker at {place(url)} {problem}. Try again later, or send it with "
         "delay_on_commit, whose outbox waits for it"
     )
 
