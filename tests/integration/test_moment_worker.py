@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,6 +88,21 @@ def test_a_run_with_an_id_of_the_callers_is_asked_for(work: Work, server: Embedd
     work.app.valkey.client_unpause()
     assert work.ended(run_id).state is State.SUCCEEDED
     assert began(work).count(run_id) == 1
+
+
+def test_where_messages_are_signed_it_is_asked(
+    server: EmbeddedValkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A good message may have been copied, mark and all, by somebody who can write into the queue."""
+    monkeypatch.setenv("ERRANDS_SIGNING_KEYS", f"s1:{base64.urlsafe_b64encode(bytes(32)).decode()}")
+    with working("asyncio", server.url, tmp_path) as work:
+        work.start()
+        work.ended(work.send("clocked"))
+        run_id = send_and_stop_writing(work, server.url)
+        until(lambda: waiting(work.app.valkey, "evalsha"), what="the worker asks whether it may start")
+        assert run_id not in began(work)
+        work.app.valkey.client_unpause()
+        assert work.ended(run_id).state is State.SUCCEEDED
 
 
 def test_what_was_revoked_in_the_moment_of_its_sending_does_not_begin(work: Work) -> None:

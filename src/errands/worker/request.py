@@ -23,6 +23,7 @@ from errands.worker.settling import tell_lost, unsaved
 
 logger = logging.getLogger("errands.worker")
 
+_NOTHING: dict[str, float] = {}
 # Headers that Celery does not count among those that the sender added.
 _CELERYS = frozenset({*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"})
 
@@ -122,8 +123,8 @@ class Request(CeleryRequest):
         hard, soft = self.time_limits
         if getattr(pool, "takes_decoded", False):
             body, kind, encoding = self._payload, None, None
-            fresh_until = (self._message.delivery_info or {}).get("fresh_until", 0.0)
-            apply, more = pool.on_apply, {"say_started": self.say_started, "fresh_until": fresh_until}
+            apply = pool.on_apply
+            more = {"say_started": self.say_started, "fresh_until": self._fresh_until()}
         else:
             body, kind, encoding = self._body, self._content_type, self._content_encoding
             apply, more = pool.apply_async, {}
@@ -143,6 +144,16 @@ class Request(CeleryRequest):
         )
         self._apply_result = None if result is None else ref(result)
         return result
+
+    def _fresh_until(self) -> float:
+        """When the moment of its sending is over: see `broker/streams/moment.py`.
+
+        Where messages are signed, somebody may have copied one, mark and all, and the server is to be asked.
+        """
+        if getattr(self._app, "signer", None) is not None:
+            return 0.0
+        fresh: dict[str, float] = getattr(self._message.channel, "fresh", _NOTHING)
+        return fresh.get(self._message.delivery_tag, 0.0)
 
     def say_started(self) -> Any:
         """Have the server told that the attempt starts: see `starting.say_early`."""

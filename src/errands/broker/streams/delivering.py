@@ -42,6 +42,7 @@ class Delivering(_Channel):
         self._reader = leases.reader()
         self._reading = Reading(self.keys, self._reader)
         self._no_ack: set[str] = set()
+        self.fresh: dict[str, float] = {}  # of the last delivery: when the moment of their sending is over
         self._upkeep: Upkeep | None = None
         self._queue_at = len(self.keys.stream("", "")) - 1
 
@@ -89,17 +90,19 @@ class Delivering(_Channel):
             # Waiting may bring one of each stream, more than were asked for.
             self.holdings.give_back([tag for tag, _, _ in rows[credit:]])
             del rows[credit:]
+        if self._reading.blocking:  # not in the message, whose sender might say so as well
+            self.fresh = {
+                tag: self._reading.fresh_until(split_tag(tag)[1])
+                for tag, _, fields in rows
+                if is_marked(fields)
+            }
         deliver, settled, waiting, tag = self.connection._deliver, [], iter(rows), ""
         try:
             for tag, queue, fields in waiting:
                 if queue in self._no_ack:
                     settled.append(tag)
                 try:
-                    message = unpack(fields, tag)
-                    if is_marked(fields):
-                        until = self._reading.fresh_until(split_tag(tag)[1])
-                        message["properties"]["delivery_info"]["fresh_until"] = until
-                    deliver(message, queue)
+                    deliver(unpack(fields, tag), queue)
                 except NotDue as exc:
                     self._put_off(tag, queue, exc)
                 except NotAMessage as exc:
