@@ -12,8 +12,8 @@ from errands import Errands, Settings
 from errands.broker import script
 
 QUEUE = "benchmark"
-# Where the scripts write an event: the one of everything said about runs, and the one that sends plain ones. One run
-# is sent without a script, which writes its event as well.
+# Where the scripts write an event: the one of everything said about runs, and the one that sends plain ones.
+# The commands that send one run without a script write its event as well.
 _EVENTS = {"write_event": "redis.call('XADD', context.events", "send": "call('XADD', events"}
 
 

@@ -164,6 +164,8 @@ class Terms:
 
 def told(priority: Any, tenant: Any) -> dict[str, Any] | None:
     """What the "queued" event says of where a message waits; None where it waits with all others."""
+    if not (priority or tenant):
+        return None
     known = {"priority": priority, "fair": tenant}
     return {name: value for name, value in known.items() if value} or None
 
