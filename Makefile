@@ -17,7 +17,8 @@ DEV    := $(call stamp,dev)
 WORKERS := --worker io=emails,progress,webhooks,files,messaging,notifications,celery \
            --worker 'cpu=certificates,reports,*:2'
 
-# Most of what tests do is to wait for servers and processes: so many keep the cores busy and starve nobody.
+# Most of what tests do is to wait for servers and processes: so many keep the cores busy and starve nobody. In
+# their own order those that wait come first; by the number of tests in a file, they would be left over at the end.
 TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1) + 1)')
 
 PINS := pyproject.toml --quiet --upgrade --all-extras --universal --python-version 3.11 --generate-hashes \
@@ -33,7 +34,7 @@ demo: $(RUN) ## walk the main job against the running school (ARGS=--json for ma
 	@exec $(PY) -m school.demo $(ARGS)
 
 test: $(DEV) ## run all tests (ARGS="-k name" for some)
-	@exec $(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
+	@exec $(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 crash: $(DEV) ## put every fault to Errands and to stock Celery (ARGS="--long 60 --seed 1": a soak)
 	@exec $(PY) -m tests.crash $(ARGS)

@@ -167,7 +167,7 @@ def told(priority: Any, tenant: Any) -> dict[str, Any] | None:
     if not (priority or tenant):
         return None
     known = {"priority": priority, "fair": tenant}
-    return {name: value for name, value in known.items() if value} or None
+    return {name: value for name, value in known.items() if value}
 
 
 def is_ours(options: dict[str, Any], pool: Any) -> bool:
