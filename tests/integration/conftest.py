@@ -32,3 +32,9 @@ def server(url: str) -> redis.Redis:
 def speak_as(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Who the process speaks for: a worker's lease, or '' for a producer."""
     return lambda holder: monkeypatch.setattr(leases, "_holder", holder)
+
+
+@pytest.fixture
+def no_worker(speak_as: Callable[[str], None]) -> None:
+    """This process is a producer, whatever another test in it was before: a worker's words go another way."""
+    speak_as("")

@@ -13,12 +13,13 @@ import kombu.exceptions
 import pytest
 
 from errands import Errands, Settings
-from errands.broker import leases
 from errands.core.errors import BrokerUnavailable
 from errands.doors.local.ports import free_port
 from errands.doors.local.valkey import EmbeddedValkey
 from processes import until
 from servers import silent_server
+
+pytestmark = pytest.mark.usefixtures("no_worker")
 
 # The promise is 250 ms; a machine that is busy with other tests may be late, not ten times as late.
 _SECONDS = 2.5
@@ -71,12 +72,6 @@ def frozen(server: EmbeddedValkey) -> Iterator[None]:
         yield
     finally:
         server.process.send_signal(signal.SIGCONT)
-
-
-@pytest.fixture(autouse=True)
-def _is_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another test of this process may have been one; a worker goes on where the broker is full."""
-    monkeypatch.setattr(leases, "_holder", "")
 
 
 @pytest.fixture

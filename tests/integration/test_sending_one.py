@@ -24,6 +24,8 @@ from errands import Errands, Settings, State
 from errands.core.events import Kind
 from errands.core.task import LEVELS
 
+pytestmark = pytest.mark.usefixtures("no_worker")
+
 
 class Rig:
     """An app on the embedded Valkey, and a look at what it sent."""

@@ -19,6 +19,8 @@ from errands.core import clock
 from errands.core.events import Event, Kind
 from errands.doors.local.valkey import EmbeddedValkey
 
+pytestmark = pytest.mark.usefixtures("no_worker")
+
 NOTHING = store(Result("unused", 60, "x"), unless="x")  # makes a call one for the whole script
 WEEK = 7 * 24 * 3600
 
@@ -59,6 +61,8 @@ def test_it_leaves_what_the_script_leaves(url: str, key_prefix: str, server: red
     assert told == [(Verdict.OK, 0, 0, "")]
     server.delete("unused")
     left = whole(server, f"{key_prefix}once:")
+    [entry] = left["q:mail:high"]
+    assert entry.pop(b"f") == b"1"  # the mark of a new run: `streams/moment.py`
     assert left == whole(server, f"{key_prefix}script:")
     assert left.keys() == {"events", "q:mail:high", "run:r"}
 
