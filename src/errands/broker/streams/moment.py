@@ -21,9 +21,8 @@ from errands.core import clock
 
 FRESH = b"f"  # the mark, a field of an entry; what moves a message elsewhere leaves it out
 MOMENT = 0.02  # seconds
-_IN_FLIGHT = (
-    0.01  # seconds that the word of a start takes to the server at most, for it to be there before a revoke
-)
+# Seconds that the word of a start may take to the server, to be there before a revocation.
+_IN_FLIGHT = 0.01
 _SURE = 1.0  # seconds that the clocks of those who send may differ from ours
 # A read sees to it that its worker's lease lasts for so long.
 _LEASED = leases.SECONDS / 2
