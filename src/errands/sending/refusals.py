@@ -48,6 +48,11 @@ def of_broker(exc: Exception, calls: Sequence[Call], before: int, url: str) -> B
 
 def of_celery(exc: Exception, name: str, url: str) -> BrokerDown:
     """The error for a run that Celery could not send."""
+    if isinstance(exc.__cause__, TimeoutError):
+        return BrokerDown(
+            f"{name}: the broker at {place(url)} did not answer in time ({exc}); it is not known whether it "
+            "will run. A call that names its task_id may be sent again with it: an id is accepted once"
+        )
     refused = isinstance(exc, MessageNacked) or isinstance(exc.__cause__, MessageNacked)
     problem = "refused it" if refused else f"does not answer ({exc})"
     return BrokerDown(
