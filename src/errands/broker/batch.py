@@ -18,7 +18,6 @@ from typing import Any
 import redis
 from hiredis import pack_command
 
-from errands.broker import transaction
 from errands.broker.answer import Answer
 from errands.broker.commit import WORKER_SILENCE
 from errands.broker.errors import NotHeard
@@ -174,7 +173,7 @@ class Batch:
         if not call.operations:  # they were sent meanwhile
             return
         try:
-            commands, count = self._packed(call.operations)
+            commands, count = self._script.packed(call.operations)
         except Exception as exc:  # noqa: BLE001 — it is told to those who wait
             call.fail(exc)
             return
@@ -192,19 +191,14 @@ class Batch:
                 some.append(line.popleft())
         return some
 
-    def _packed(self, operations: list[Operation]) -> tuple[bytes, int]:
-        """The commands that do `operations`, and how many these are."""
-        at_once = self._script.transaction(operations)
-        if at_once is not None:
-            return at_once, transaction.REPLIES
-        return pack_command(tuple(self._script.command(operations))), 1
-
     def _hear(self, call: _Call, answer: list[Any] | NotHeard) -> None:
         """Take the server's answer to what is under way. It answers in the order in which it is asked."""
         if self._recovery is not None:
             return  # which asks anew
         try:
-            self._answer(call, self._replies(answer, call.operations))
+            if isinstance(answer, NotHeard):
+                raise answer
+            self._answer(call, self._script.outcome(answer, call.operations))
         except _TO_BE_SAID_AGAIN as exc:
             call.said = isinstance(exc, NotHeard)
             self._recover(exc)
@@ -213,20 +207,6 @@ class Batch:
             call.fail(exc)
         self._under_way.popleft()
         self._room.set()
-
-    def _replies(self, answer: list[Any] | NotHeard, operations: list[Operation]) -> list[Reply]:
-        """What the server said to `operations`.
-
-        Raises:
-            redis.RedisError: it refused, or did not answer.
-        """
-        if isinstance(answer, NotHeard):
-            raise answer
-        if len(answer) > 1:
-            return self._script.outcome(answer)
-        if isinstance(answer[0], Exception):
-            raise answer[0]
-        return replies(answer[0], operations, again=False)
 
     def _answer(self, call: _Call, found: list[Reply]) -> None:
         rest = call.answer(found)

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import redis
 
-from errands.broker import leases, transaction
+from errands.broker import leases
 from errands.broker.errors import NotHeard
 from errands.broker.line import Line, Pending, pauses
 from errands.broker.operations import Operation, Reply, Verdict, in_full, replies, said_again
@@ -52,12 +52,8 @@ class Commit:
     def _start(self, operations: Sequence[Operation], patience: float) -> Callable[[], list[Reply]]:
         silence = PRODUCER_SILENCE if patience else GLANCE_SILENCE
         line = self._lines[silence if patience < WORKER_SILENCE else WORKER_SILENCE]
-        at_once = self._script.transaction(operations)
         try:
-            if at_once is not None:
-                pending = line.send_packed(at_once, transaction.REPLIES)
-            else:
-                pending = line.send(self._script.command(operations))
+            pending = line.send_packed(*self._script.packed(operations))
         except redis.ConnectionError as exc:
             if _out_of_time(exc, patience):  # it takes connections and does not speak
                 return partial(_fail, exc)
@@ -80,9 +76,7 @@ class Commit:
         self, line: Line, pending: Pending, operations: Sequence[Operation], patience: float
     ) -> list[Reply]:
         try:
-            if pending.count > 1:
-                return self._script.outcome(pending.receive_all())
-            return replies(pending.receive(), operations, again=False)
+            return self._script.outcome(pending.receive_all(), operations)
         except (redis.exceptions.NoScriptError, redis.exceptions.BusyLoadingError):
             return self._insist(line, operations, patience, None)
         except NotHeard as exc:

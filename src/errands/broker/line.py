@@ -27,17 +27,13 @@ _CHUNK = 65536
 
 
 class Pending:
-    """The replies to what was sent; whoever wants them takes them when it suits him.
+    """The replies to what was sent; whoever wants them takes them when it suits him."""
 
-    Attributes:
-        count: of the replies.
-    """
-
-    __slots__ = ("_line", "_outcome", "count")
+    __slots__ = ("_count", "_line", "_outcome")
 
     def __init__(self, line: Line, count: int) -> None:
         self._line: Line | None = line
-        self.count = count
+        self._count = count
         self._outcome: list[Any] | redis.RedisError = []
 
     def look(self) -> None:
@@ -46,7 +42,7 @@ class Pending:
         if line is None:
             return
         try:
-            self._outcome = line.read(self.count)
+            self._outcome = line.read(self._count)
         except redis.RedisError as exc:
             self._outcome = exc
 

@@ -12,6 +12,7 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 import redis
+from hiredis import pack_command
 
 from errands.broker import leases, transaction
 from errands.broker.errors import NotHeard
@@ -22,6 +23,7 @@ from errands.broker.operations import (
     Reply,
     is_ordinary,
     of_life,
+    replies,
     sends_new,
     sends_plainly,
 )
@@ -86,8 +88,23 @@ class Script:
         prefix, events_max, _ = self._settings
         return transaction.packed(operations[0], prefix, events_max, clock.timestamp())
 
-    def outcome(self, answers: list[Any]) -> list[Reply]:
-        """What the server's answers to a `transaction` say: see there."""
+    def packed(self, operations: Sequence[Operation]) -> tuple[bytes, int]:
+        """The least that does `operations`, as it goes over the wire, and how many commands it is."""
+        at_once = self.transaction(operations)
+        if at_once is not None:
+            return at_once, transaction.REPLIES
+        return pack_command(tuple(self.command(operations))), 1
+
+    def outcome(self, answers: list[Any], operations: Sequence[Operation]) -> list[Reply]:
+        """What the server's answers to `packed` say, a reply for each operation.
+
+        Raises:
+            redis.RedisError: it refused; `NotHeard`: nobody knows what it did.
+        """
+        if len(answers) == 1:
+            if isinstance(answers[0], Exception):
+                raise answers[0]
+            return replies(answers[0], operations, again=False)
         try:
             return transaction.outcome(answers)
         except NotHeard as exc:
